@@ -1,0 +1,46 @@
+"""The whitened start of the image encoder shows fine detail as strongly as brightness."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.models.tiny import tiny_config
+from unigendet.models.initialisation import whiten_patch_embedding
+from unigendet.models.unified import UniGenDetModel
+
+
+def _patches(count: int, values: int) -> torch.Tensor:
+    """Bright or dark patches with detail a hundred times weaker."""
+    random = torch.Generator().manual_seed(0)
+    level = torch.randn(count, 1, generator=random)
+    return level + 0.01 * torch.randn(count, values, generator=random)
+
+
+def test_fine_detail_reaches_the_encoder() -> None:
+    config = tiny_config()
+    torch.manual_seed(0)
+    model = UniGenDetModel(config)
+    embedding = model.vit_model.vision_model.embeddings.patch_embedding
+    patches = _patches(4 * embedding.in_features, embedding.in_features)
+    detail = patches - patches.mean(1, keepdim=True)
+
+    def share_of_detail() -> float:
+        """Variance of the embedding that detail causes, over all of it."""
+        weight = embedding.weight.detach()
+        return float((detail @ weight.T).var(0).mean() / (patches @ weight.T).var(0).mean())
+
+    before = share_of_detail()
+    whiten_patch_embedding(model, patches)
+    assert before < 0.02
+    assert share_of_detail() > 0.5
+    features = embedding(patches).detach()
+    assert float(features.var(0).mean()) == pytest.approx(1.0, rel=1e-3)
+    assert float(features.mean(0).abs().max()) < 1e-3
+
+
+def test_too_few_patches_are_an_error() -> None:
+    model = UniGenDetModel(tiny_config())
+    values = model.vit_model.vision_model.embeddings.patch_embedding.in_features
+    with pytest.raises(ValueError, match="at least as many patches"):
+        whiten_patch_embedding(model, _patches(values - 1, values))

@@ -1,0 +1,75 @@
+"""Weights to start training from scratch with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from unigendet.models.unified import UniGenDetModel
+
+_TOKEN_STD = 0.02
+
+
+def initialise(model: UniGenDetModel) -> None:
+    """Set every weight of a fresh model, from torch's global random state.
+
+    Linear layers keep the variance of their input; those that write into a residual stream are
+    scaled down by its number of writers, so that depth does not change the stream's size. The
+    velocity (`llm2vae`) and the verdict start at exactly zero, the middle of what they can say.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=_TOKEN_STD)
+    nn.init.normal_(model.language_model.lm_head.weight, std=_TOKEN_STD)
+    for layers, names in (
+        (model.language_model.model.layers, ("o_proj", "down_proj", "o_proj_moe_gen")),
+        (model.vit_model.vision_model.encoder.layers, ("out_proj", "fc2")),
+    ):
+        for name, module in layers.named_modules():
+            if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in names:
+                nn.init.normal_(
+                    module.weight, std=module.in_features**-0.5 * (2 * len(layers)) ** -0.5
+                )
+    for head in (model.llm2vae, model.fake_cls_head[-1]):
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def whiten_patch_embedding(model: UniGenDetModel, patches: Tensor) -> None:
+    """Start the image encoder's patch embedding as a whitening of real patches.
+
+    What tells real from generated lies in fine detail, whose variance is thousands of times smaller
+    than that of brightness: behind a random projection and a LayerNorm it is all but invisible.
+    A projection on the patches' principal components, each scaled to variance 1 and then mixed by
+    a random rotation, shows all scales alike.
+
+    Args:
+        patches: (N, p * p * channels) flattened patches of training images, N well above their
+            length.
+
+    Raises:
+        ValueError: there are fewer patches than values in a patch.
+    """
+    count, values = patches.shape
+    if count < values:
+        raise ValueError(f"whitening {values} values needs at least as many patches, got {count}")
+    embedding = model.vit_model.vision_model.embeddings.patch_embedding
+    width = embedding.out_features
+    samples = patches.double()
+    mean = samples.mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov(samples.T))  # (values,), (values, values)
+    # Components below the quantisation step of 8-bit pixels are rounding, not picture.
+    scaled = directions / (variances.clamp_min(0) + (2 / 255) ** 2 / 12).sqrt()
+    rotation = torch.linalg.qr(torch.randn(max(width, values), values, dtype=torch.float64))[0]
+    weight = rotation[:width] @ scaled.T  # (width, values)
+    weight /= (weight @ torch.cov(samples.T) @ weight.T).diagonal().mean().sqrt()
+    embedding.weight.copy_(weight)
+    embedding.bias.copy_(-weight @ mean)

@@ -1,0 +1,71 @@
+"""Small layers shared by the networks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_FREQUENCIES = 128
+
+
+class RMSNorm(nn.Module):
+    """`weight * x / sqrt(mean(x^2) + eps)` over the last dimension, computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.rms_norm(x.float(), self.weight.shape, eps=self.eps)
+        return self.weight * normed.to(x.dtype)
+
+
+class GatedMLP(nn.Module):
+    """`down(silu(gate(x)) * up(x))`, no biases."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, inner, bias=False)
+        self.up_proj = nn.Linear(dim, inner, bias=False)
+        self.down_proj = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return hidden
+
+
+class GeluMLP(nn.Module):
+    """`fc2(gelu_tanh(fc1(x)))`."""
+
+    def __init__(self, dim_in: int, inner: int, dim_out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim_in, inner)
+        self.fc2 = nn.Linear(inner, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return hidden
+
+
+def timestep_features(t: Tensor) -> Tensor:
+    """`[cos(t f_i), sin(t f_i)]`, `f_i = 10000^(-i / 128)`: (n,) in [0, 1] -> (n, 256) float32."""
+    index = torch.arange(_FREQUENCIES, dtype=torch.float32, device=t.device)
+    angle = t.float()[:, None] * torch.exp(-math.log(10000.0) * index / _FREQUENCIES)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Flow timesteps (n,) in [0, 1] -> (n, dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * _FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        dtype = next(self.mlp.parameters()).dtype
+        embedding: Tensor = self.mlp(timestep_features(t).to(dtype))
+        return embedding
