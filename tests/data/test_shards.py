@@ -1,0 +1,182 @@
+"""Shards: what is written is read back, by us and by webdataset, and damage is told."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unigendet.data.manifest import ShardError, file_sha256, read_index
+from unigendet.data.shards import ShardDataset, ShardWriter, encode
+from unigendet.types import Sample
+
+
+def make_sample(number: int, fake: bool = False) -> Sample:
+    rng = np.random.default_rng(number)
+    return Sample(
+        key=f"s-{number:03d}",
+        image=rng.integers(0, 256, (16, 12, 3), dtype=np.uint8),
+        source_id=f"source/{number // 2}",
+        split="train",
+        domain="test",
+        caption=f"número {number}",
+        fake=fake,
+        generator="gan" if fake else "real",
+        explanation="This is a fake image." if fake else "",
+    )
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    return [make_sample(number, fake=number % 3 == 0) for number in range(10)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, samples: list[Sample]) -> Path:
+    with ShardWriter(tmp_path, "train", samples_per_shard=4) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return tmp_path
+
+
+def equal(left: Sample, right: Sample) -> bool:
+    fields = [name for name in Sample.__slots__ if name != "image"]
+    same = all(getattr(left, name) == getattr(right, name) for name in fields)
+    return same and np.array_equal(left.image, right.image)
+
+
+def test_every_sample_comes_back_exactly_once_in_order(folder: Path, samples: list[Sample]) -> None:
+    dataset = ShardDataset(folder, "train")
+    assert len(dataset) == len(samples)
+    assert all(equal(a, b) for a, b in zip(dataset, samples, strict=True))
+    assert equal(dataset[7], samples[7]) and equal(dataset[-1], samples[-1])
+    assert [s.key for s in dataset[2:5]] == ["s-002", "s-003", "s-004"]
+    with pytest.raises(IndexError):
+        dataset[10]
+
+
+def test_the_index_counts_classes_sources_and_shards(folder: Path) -> None:
+    index = read_index(folder)["train"]
+    assert index.class_balance == {"real": 6, "fake": 4}
+    assert index.generators == {"gan": 4, "real": 6}
+    assert index.source_count == 5
+    assert [shard.count for shard in index.shards] == [4, 4, 2]
+    for shard in index.shards:
+        path = folder / shard.path
+        assert (path.stat().st_size, file_sha256(path)) == (shard.bytes, shard.sha256)
+    raw = json.loads((folder / "index.json").read_text())["sets"]["train"]
+    assert raw["count"] == 10 and raw["class_balance"] == {"real": 6, "fake": 4}
+
+
+def test_webdataset_reads_the_tars(folder: Path, samples: list[Sample]) -> None:
+    import webdataset
+
+    urls = [str(folder / shard.path) for shard in read_index(folder)["train"].shards]
+    pipeline = (
+        webdataset.WebDataset(urls, shardshuffle=False)
+        .decode("rgb8")
+        .to_tuple("__key__", "png", "json")
+    )
+    read = list(pipeline)
+    assert [key for key, _, _ in read] == [sample.key for sample in samples]
+    for (_, image, meta), sample in zip(read, samples, strict=True):
+        assert np.array_equal(image, sample.image)
+        assert meta["fake"] == sample.fake and meta["caption"] == sample.caption
+
+
+def test_members_hold_nothing_executable(folder: Path) -> None:
+    for shard in read_index(folder)["train"].shards:
+        with tarfile.open(folder / shard.path) as tar:
+            assert {Path(member.name).suffix for member in tar} == {".png", ".json"}
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path, samples: list[Sample]) -> None:
+    digests = []
+    for name in ("a", "b"):
+        with ShardWriter(tmp_path / name, "train", 16) as writer:
+            for sample in samples:
+                writer.write(sample)
+        digests.append(read_index(tmp_path / name)["train"].shards[0].sha256)
+    assert digests[0] == digests[1]
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    (folder / "train-00001.tar").unlink()
+    with pytest.raises(ShardError, match=r"train-00001\.tar is missing"):
+        ShardDataset(folder, "train", verify=False)
+
+
+def test_a_truncated_shard_is_named(folder: Path) -> None:
+    path = folder / "train-00001.tar"
+    path.write_bytes(path.read_bytes()[:-600])
+    with pytest.raises(ShardError, match=r"train-00001\.tar has \d+ bytes .* cut short"):
+        ShardDataset(folder, "train", verify=False)
+
+
+def test_a_changed_byte_is_found(folder: Path) -> None:
+    path = folder / "train-00002.tar"
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ShardError, match=r"train-00002\.tar was changed"):
+        ShardDataset(folder, "train")
+
+
+def test_index_problems_are_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="no set `val`; it has train"):
+        ShardDataset(folder, "val")
+    with pytest.raises(ShardError, match=r"index\.json is missing"):
+        ShardDataset(tmp_path / "nowhere", "train")
+    index = folder / "index.json"
+    text = index.read_text()
+    index.write_text(text.replace("train-00000.tar", "../train-00000.tar"))
+    with pytest.raises(ShardError, match="outside its folder"):
+        ShardDataset(folder, "train")
+    index.write_text(text[:-50])
+    with pytest.raises(ShardError, match="no valid index"):
+        ShardDataset(folder, "train")
+    index.write_text(text.replace('"version": 1', '"version": 9'))
+    with pytest.raises(ShardError, match="version 9"):
+        ShardDataset(folder, "train")
+
+
+def test_an_error_leaves_nothing_half_written(tmp_path: Path, samples: list[Sample]) -> None:
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path, "train", 2) as writer:
+        for sample in samples[:5]:
+            writer.write(sample)
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_samples_are_refused(tmp_path: Path, samples: list[Sample]) -> None:
+    real, fake = samples[1], samples[0]
+    with pytest.raises(ValueError, match="fake=True does not fit"):
+        encode(replace(real, fake=True))
+    with pytest.raises(ValueError, match="fake=False does not fit"):
+        encode(replace(fake, fake=False))
+    with pytest.raises(ValueError, match="cannot name a tar member"):
+        encode(replace(real, key="../x"))
+    with pytest.raises(ValueError, match="uint8"):
+        encode(replace(real, image=real.image.astype(np.float32)))
+    with (
+        pytest.raises(ValueError, match="two samples have the key"),
+        ShardWriter(tmp_path, "train") as writer,
+    ):
+        writer.write(real)
+        writer.write(real)
+    with pytest.raises(ValueError, match="nothing was written"), ShardWriter(tmp_path, "train"):
+        pass
+
+
+def test_sets_live_side_by_side_and_a_dataset_travels(folder: Path, samples: list[Sample]) -> None:
+    with ShardWriter(folder, "val") as writer:
+        writer.write(samples[0])
+    assert set(read_index(folder)) == {"train", "val"}
+    dataset = pickle.loads(pickle.dumps(ShardDataset(folder, "train")))
+    assert equal(dataset[3], samples[3])
+    assert ShardDataset(folder, "train").images().shape == (10, 16, 12, 3)

@@ -1,0 +1,110 @@
+"""The everyday photographs, and folders of a user's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unigendet.data.shards import encode
+from unigendet.data.sources.base import read_all
+from unigendet.data.sources.everyday import PHOTOGRAPHS, EverydayPhotographs
+from unigendet.data.sources.folder import ImageFolder
+from unigendet.data.transforms import ImageError
+
+
+def test_everyday_crops_are_disjoint_real_and_grouped_by_photograph() -> None:
+    source = EverydayPhotographs(crops=5)
+    items = source.items()
+    assert {item.source_id for item in items} == {f"everyday/{p.name}" for p in PHOTOGRAPHS}
+    assert len(items) == 5 * len(PHOTOGRAPHS) == len({item.key for item in items})
+    for source_id in {item.source_id for item in items}:
+        corners = [item.box[:2] for item in items if item.source_id == source_id]
+        for n, (x, y) in enumerate(corners):
+            assert all(abs(x - u) >= 64 or abs(y - v) >= 64 for u, v in corners[:n])
+    for sample in read_all(source):
+        assert sample.image.shape == (64, 64, 3) and sample.image.std() > 5
+        assert (sample.split, sample.domain, sample.fake) == ("test", "everyday", False)
+        assert sample.caption.startswith("part of a photograph of ")
+        encode(sample)
+
+
+def save(path: Path, size: tuple[int, int] = (40, 30), shade: int = 90) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, 100, 110)).save(path)
+
+
+def test_a_folder_without_tables_takes_sidecars_then_file_names(tmp_path: Path) -> None:
+    save(tmp_path / "A_red-House.02.png")
+    save(tmp_path / "sub" / "x.jpg")
+    (tmp_path / "sub" / "x.txt").write_text("a grey\n wall\n")
+    (tmp_path / "notes.md").write_text("no image")
+    samples = {sample.caption: sample for sample in read_all(ImageFolder(tmp_path, image_size=16))}
+    assert set(samples) == {"a red house 02", "a grey wall"}
+    assert all(sample.image.shape == (16, 16, 3) for sample in samples.values())
+    assert len({sample.key for sample in samples.values()}) == 2
+    assert all(encode(sample) for sample in samples.values())
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_tables_give_caption_split_and_source(tmp_path: Path, kind: str) -> None:
+    for name in ("a.png", "b.png", "val/c.png"):
+        save(tmp_path / name)
+    rows = [
+        {"file": "a.png", "caption": "first, view", "split": "test", "source_id": "house"},
+        {"file": "b.png", "caption": "second view", "split": "test", "source_id": "house"},
+    ]
+    if kind == "jsonl":
+        text = "\n".join(json.dumps(row) for row in rows) + "\n\n"
+    else:
+        text = "file,caption,split,source_id\n" + "".join(
+            f'{row["file"]},"{row["caption"]}",{row["split"]},{row["source_id"]}\n' for row in rows
+        )
+    (tmp_path / f"captions.{kind}").write_text(text)
+    items = {item.path.name: item for item in ImageFolder(tmp_path).items()}
+    assert items["a.png"].caption == "first, view"
+    assert items["a.png"].source_id == items["b.png"].source_id == "house"
+    assert items["b.png"].split == "test"
+    assert (items["c.png"].split, items["c.png"].caption) == ("val", "c")
+
+
+def test_centre_square_keeps_the_middle(tmp_path: Path) -> None:
+    image = np.zeros((20, 60, 3), np.uint8)
+    image[:, 20:40] = 200
+    Image.fromarray(image).save(tmp_path / "wide.png")
+    source = ImageFolder(tmp_path, image_size=20)
+    assert (source.read(source.items()[0]).image == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"file": "a.png"', "line 1: not valid JSON"),
+        ('{"caption": "x"}', "line 1: no image is named"),
+        ('{"file": "z.png", "caption": "x"}', "the first is z.png"),
+        ('{"file": "a.png", "split": "dev"}', "split is 'dev'"),
+        ('{"file": "a.png"}\n{"file": "a.png"}', "line 2: a.png is named twice"),
+        ("[1]", "must be an object"),
+    ],
+)
+def test_bad_tables_are_told(tmp_path: Path, line: str, message: str) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "captions.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(tmp_path).items()
+
+
+def test_bad_folders_and_images_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        ImageFolder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no images"):
+        ImageFolder(tmp_path).items()
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    source = ImageFolder(tmp_path)
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        source.read(source.items()[0])
+    with pytest.raises(ValueError, match="leave something for train"):
+        ImageFolder(tmp_path, val_share=0.5, test_share=0.5)

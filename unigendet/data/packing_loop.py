@@ -1,0 +1,118 @@
+"""Which samples share a batch: draws, limits, a buffer for what did not fit (specification 2)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class PackingLimits:
+    """Sizes in tokens, estimated before packing."""
+
+    expected_num_tokens: int
+    """A batch is emitted once it is this long."""
+    max_num_tokens: int
+    """It is never longer than this."""
+    max_num_tokens_per_sample: int
+    """Larger samples are skipped."""
+    prefer_buffer_before: int
+    """A batch shorter than this takes a waiting sample before it draws a new one."""
+    max_buffer_size: int
+    """How many samples may wait."""
+
+
+@dataclass(slots=True)
+class SampleGroup(Generic[Item]):
+    """A stream of samples that are drawn with a common weight."""
+
+    samples: Iterator[Item]
+    weight: float
+    mandatory: bool = False
+    """Every batch starts with one of its samples."""
+
+
+@dataclass(slots=True)
+class PackingLoop(Generic[Item]):
+    """Iterates over batches, lists of samples.
+
+    The published loop loses the sample whose arrival makes it emit a batch. Here it opens the next
+    batch instead, unless `lose_overflow`. Streams may end: the batches then go on with the others,
+    and what waits is emitted last.
+    """
+
+    groups: Sequence[SampleGroup[Item]]
+    limits: PackingLimits
+    size: Callable[[Item], int]
+    draw: Callable[[], float]
+    """A uniform number in [0, 1) that chooses the group of the next sample."""
+    lose_overflow: bool = False
+    _live: list[SampleGroup[Item]] = field(init=False)
+    _buffer: deque[Item] = field(init=False, default_factory=deque)
+    _overflow: deque[Item] = field(init=False, default_factory=deque)
+
+    def __post_init__(self) -> None:
+        if not self.groups or any(group.weight <= 0 for group in self.groups):
+            raise ValueError("Packing needs at least one group, each with a weight above 0.")
+        if self.limits.max_num_tokens_per_sample > self.limits.max_num_tokens:
+            raise ValueError("A sample may not be larger than a batch: check the packing limits.")
+        self._live = list(self.groups)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        while self._live or self._buffer or self._overflow:
+            batch = self._batch()
+            if batch:
+                yield batch
+
+    def _batch(self) -> list[Item]:
+        batch: list[Item] = []
+        length = 0
+        for group in [group for group in self._live if group.mandatory]:
+            sample = self._next(group, below=self.limits.max_num_tokens_per_sample)
+            if sample is not None:
+                batch.append(sample)
+                length += self.size(sample)
+        while self._live or self._buffer or self._overflow:
+            sample, waited = self._candidate(length)
+            if sample is None or self.size(sample) > self.limits.max_num_tokens_per_sample:
+                continue
+            if length + self.size(sample) > self.limits.max_num_tokens:
+                if not waited and len(self._buffer) < self.limits.max_buffer_size:
+                    self._buffer.append(sample)
+                    continue
+                if not self.lose_overflow:
+                    self._overflow.appendleft(sample)
+                break
+            batch.append(sample)
+            length += self.size(sample)
+            if length >= self.limits.expected_num_tokens:
+                break
+        return batch
+
+    def _candidate(self, length: int) -> tuple[Item | None, bool]:
+        """The next sample, None where its stream has ended, and whether it had been waiting."""
+        if self._overflow:
+            return self._overflow.popleft(), True
+        if self._buffer and (length < self.limits.prefer_buffer_before or not self._live):
+            return self._buffer.popleft(), True
+        return self._next(self._drawn_group()), False
+
+    def _drawn_group(self) -> SampleGroup[Item]:
+        """The first live group whose cumulative share of the weights exceeds a uniform draw."""
+        remaining = self.draw() * sum(group.weight for group in self._live)
+        for group in self._live:
+            remaining -= group.weight
+            if remaining < 0:
+                return group
+        return self._live[-1]
+
+    def _next(self, group: SampleGroup[Item], below: int | None = None) -> Item | None:
+        for sample in group.samples:
+            if below is None or self.size(sample) < below:
+                return sample
+        self._live.remove(group)
+        return None

@@ -1,0 +1,44 @@
+"""What every source of real images offers: a cheap list of items, and reading one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from unigendet.types import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """One image to be read, small enough to send to another process by the thousand."""
+
+    key: str
+    """Unique within its split; letters, digits, `_` and `-` only (it names a tar member)."""
+    source_id: str
+    split: str
+    path: Path
+    box: tuple[int, int, int] | None = None
+    """Left, top and side of the crop, in pixels of the picture as the source scales it."""
+    caption: str | None = None
+    """None where the source measures the caption on the pixels."""
+
+
+class Source(Protocol):
+    """A source of real images. Picklable; reading is a function of the item alone."""
+
+    @property
+    def domain(self) -> str: ...
+
+    def items(self) -> list[SourceItem]:
+        """Every image of every split, in a fixed order."""
+
+    def read(self, item: SourceItem) -> Sample:
+        """Decode, check and caption one image."""
+
+
+def read_all(source: Source) -> Iterator[Sample]:
+    """Every sample of `source`, in the order of `items`."""
+    for item in source.items():
+        yield source.read(item)
