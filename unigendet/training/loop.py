@@ -1,0 +1,222 @@
+"""The training loop: one for the autoencoder, flow matching, the detector, GDUF and DIGA.
+
+What differs between them is the objective, the batches and the configuration. The loop draws
+nothing at random, so a run is a function of its start weights, its batches and its configuration,
+and an interrupted run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from unigendet.config import OptimConfig
+from unigendet.training import checkpoint as checkpoints
+from unigendet.training.checkpoint import LoopState
+from unigendet.training.optim import Ema, build_optimizer, learning_rate, select_trainable
+from unigendet.types import Losses, Objective
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One line of the training history: means over the steps since the line before."""
+
+    phase: str
+    step: int
+    """Optimizer steps done."""
+    steps: int
+    """Optimizer steps of the whole phase."""
+    seconds: float
+    """Time spent in the phase so far."""
+    seconds_left: float
+    lr: float
+    grad_norm: float
+    terms: dict[str, float]
+
+    def history(self) -> dict[str, str | int | float]:
+        """The row as `history.jsonl` stores it."""
+        return {
+            "phase": self.phase,
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "lr": self.lr,
+            "grad_norm": self.grad_norm,
+            **self.terms,
+        }
+
+    def line(self) -> str:
+        """For people: progress, every term, and the time left."""
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in self.terms.items())
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return f"{self.phase} {self.step}/{self.steps}  {terms}  {minutes}:{seconds:02d} left"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a finished run leaves. The model holds the last weights; `ema` their running average."""
+
+    phase: str
+    steps: int
+    seconds: float
+    resumed_from: int
+    """The step the run continued from, 0 for a run of one piece."""
+    ema: Ema
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss term or a gradient became infinite or not a number; the weights are still whole."""
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    batches: Callable[[int], Any],
+    config: OptimConfig,
+    *,
+    phase: str = "train",
+    checkpoint_dir: Path | None = None,
+    on_log: Callable[[LogRow], None] | None = None,
+    on_checkpoint: Callable[[Path, LoopState], None] | None = None,
+    device: str | torch.device = "cpu",
+) -> TrainResult:
+    """Train `model` in place for `config.steps` steps, from the newest checkpoint where one exists.
+
+    Args:
+        batches: the batch of a step (0-based), the same one whenever it is asked; moved to
+            `device` through its `.to(device)` where it has one.
+        checkpoint_dir: folder of this phase's checkpoints; None trains without any. The last
+            step always writes one, so a finished phase, called again, restores and returns.
+        on_log: gets a row every `config.log_every` steps and at the end.
+        on_checkpoint: gets each complete checkpoint's folder.
+
+    Raises:
+        NonFiniteError: a loss term or gradient is not finite, before the weights take the step.
+        ValueError: a trainable pattern matches nothing, or a checkpoint is of another run.
+    """
+    if config.steps < 0:
+        raise ValueError(f"steps is {config.steps}; it must be at least 0")
+    model.to(device)
+    parameters = select_trainable(model, config.trainable)
+    optimizer = build_optimizer(parameters, config)
+    ema = Ema(parameters, config.ema_decay)
+    start, spent, window, window_steps = 0, 0.0, dict[str, float](), 0
+    found = checkpoints.latest_checkpoint(checkpoint_dir) if checkpoint_dir else None
+    if found is not None:
+        saved = checkpoints.read_state(found, phase, config)
+        checkpoints.restore(found, model=model, parameters=parameters, optimizer=optimizer, ema=ema)
+        start, spent = saved.step, saved.seconds
+        window, window_steps = dict(saved.window), saved.window_steps
+    if config.compile:
+        model.compile()
+    model.train()
+    began = time.perf_counter()
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        batch = batches(step)
+        batch = batch.to(device) if hasattr(batch, "to") else batch
+        with _precision(config, device):
+            losses = objective(model, batch)
+        terms = _finite_terms(losses, phase, step)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        _average_over_ranks(list(parameters.values()))
+        grad_norm = _clip(parameters, config.clip_norm, phase, step)
+        optimizer.step()
+        ema.update(step)
+        for name, value in terms.items():
+            window[name] = window.get(name, 0.0) + value
+        window_steps += 1
+        done = step + 1
+        last = done == config.steps
+        seconds = spent + time.perf_counter() - began
+        if last or done % config.log_every == 0:
+            if on_log is not None:
+                rate = (time.perf_counter() - began) / (done - start)
+                on_log(
+                    LogRow(
+                        phase=phase,
+                        step=done,
+                        steps=config.steps,
+                        seconds=seconds,
+                        seconds_left=rate * (config.steps - done),
+                        lr=learning_rate(config, step),
+                        grad_norm=grad_norm,
+                        terms={name: value / window_steps for name, value in window.items()},
+                    )
+                )
+            window, window_steps = {}, 0
+        if checkpoint_dir is not None and (last or done % config.checkpoint_every == 0):
+            state = LoopState(phase, done, seconds, window, window_steps)
+            path = checkpoints.save_checkpoint(
+                checkpoint_dir,
+                model=model,
+                parameters=parameters,
+                optimizer=optimizer,
+                ema=ema,
+                state=state,
+                config=config,
+            )
+            if on_checkpoint is not None:
+                on_checkpoint(path, state)
+    model.eval()
+    return TrainResult(phase, config.steps, spent + time.perf_counter() - began, start, ema)
+
+
+def _precision(config: OptimConfig, device: str | torch.device) -> AbstractContextManager[Any]:
+    if config.precision == "bf16":
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _finite_terms(losses: Losses, phase: str, step: int) -> dict[str, float]:
+    terms = {name: float(value) for name, value in losses.scalars().items()}
+    bad = [f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value)]
+    if bad or not math.isfinite(float(losses.total.detach())):
+        what = ", ".join(bad) or f"total = {float(losses.total.detach())}"
+        raise NonFiniteError(
+            f"{phase}, step {step}: {what} is not finite; the weights were left as they were. "
+            "Lower the learning rate, or look at this step's batch"
+        )
+    return terms
+
+
+def _clip(parameters: dict[str, nn.Parameter], clip_norm: float, phase: str, step: int) -> float:
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    norm = torch.nn.utils.get_total_norm(gradients.values())
+    if not bool(torch.isfinite(norm)):
+        bad = [name for name, grad in gradients.items() if not bool(grad.isfinite().all())]
+        raise NonFiniteError(
+            f"{phase}, step {step}: the gradient of {', '.join(bad[:5]) or 'the model'} is not "
+            "finite although the loss is; the weights were left as they were"
+        )
+    torch.nn.utils.clip_grads_with_norm_(parameters.values(), clip_norm, norm)
+    return float(norm)
+
+
+def _average_over_ranks(parameters: list[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the data-parallel ranks; one message for all."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    world = distributed.get_world_size()
+    if world == 1:
+        return
+    # A rank whose batch did not touch a parameter contributes zeros, or ranks would disagree.
+    gradients = [
+        p.grad if p.grad is not None else torch.zeros_like(p, memory_format=torch.contiguous_format)
+        for p in parameters
+    ]
+    flat: Tensor = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= world
+    pieces = torch.split(flat, [p.numel() for p in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.view_as(parameter).clone()
