@@ -1,0 +1,1 @@
+"""Adapters between `unigendet` and the outside: parameters, Ray, MLflow, DVC outs, the report."""

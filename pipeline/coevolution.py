@@ -1,0 +1,101 @@
+"""GDUF and DIGA phases on a training session: what the sweep tries and coevolve repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.detection_data import DetectionData
+from pipeline.loss_weights import AlignmentWeights, check_layer
+
+if TYPE_CHECKING:
+    from unigendet.config import OptimConfig
+    from unigendet.models.pretrained import Pretrained
+    from unigendet.models.unified import UniGenDetModel
+    from unigendet.training.session import TrainingSession
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """One phase: its name, its batches' make-up, and how it learns."""
+
+    name: str
+    seed: int
+    """Sets this phase's images and draws apart from the others'."""
+    generation_per_step: int
+    detection_per_step: int
+    optim: OptimConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DigaSettings:
+    """Who teaches, and from which of its layers."""
+
+    teacher: Literal["frozen", "live"]
+    teacher_layer: Literal["last", "last_input"] | int
+
+
+def train_gduf(
+    session: TrainingSession,
+    start: Pretrained,
+    data: DetectionData,
+    plan: PhasePlan,
+    weights: AlignmentWeights,
+    more_fakes: Sequence[Path] = (),
+) -> UniGenDetModel:
+    """GDUF from `start`'s weights; `start.model` is trained in place, then holds its average."""
+    from unigendet.objectives import GdufObjective
+
+    vae = start.vae.to(session.device).requires_grad_(False)
+    batches = data.batches(
+        session,
+        start.tokenizer,
+        start.config,
+        generation_per_step=plan.generation_per_step,
+        detection_per_step=plan.detection_per_step,
+        phase_seed=plan.seed,
+        more_fakes=more_fakes,
+    )
+    objective = GdufObjective(vae, weights.gduf())
+    trained = session.train(plan.name, start.model, objective, batches.batch, plan.optim)
+    trained.ema.copy_to_model()
+    return start.model
+
+
+def train_diga(
+    session: TrainingSession,
+    start: Pretrained,
+    data: DetectionData,
+    plan: PhasePlan,
+    weights: AlignmentWeights,
+    settings: DigaSettings,
+    more_fakes: Sequence[Path] = (),
+) -> UniGenDetModel:
+    """DIGA from `start`'s weights, whose frozen copy is the teacher; returns the student's average.
+
+    The student has an alignment head: `start`'s own or a fresh one.
+    """
+    from unigendet.objectives import DigaObjective
+    from unigendet.training.alignment_head import with_alignment_head
+
+    check_layer(weights, start.config.llm.num_hidden_layers)
+    vae = start.vae.to(session.device).requires_grad_(False)
+    student = with_alignment_head(start.model, seed=data.seed)
+    teacher = start.model.to(session.device) if settings.teacher == "frozen" else None
+    batches = data.batches(
+        session,
+        start.tokenizer,
+        start.config,
+        generation_per_step=plan.generation_per_step,
+        detection_per_step=plan.detection_per_step,
+        phase_seed=plan.seed,
+        more_fakes=more_fakes,
+    )
+    objective = DigaObjective(
+        vae, teacher, weights.diga(), weights.tap_layer, settings.teacher_layer
+    )
+    trained = session.train(plan.name, student, objective, batches.alignment_batch, plan.optim)
+    trained.ema.copy_to_model()
+    return student

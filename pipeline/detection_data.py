@@ -1,0 +1,101 @@
+"""What the detector learns from and is validated on: real shards, forged shards, their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unigendet.config import ModelConfig
+    from unigendet.data.loader import MixedBatches
+    from unigendet.data.tokenizer import Tokenizer
+    from unigendet.models.unified import UniGenDetModel
+    from unigendet.objectives import Encoder
+    from unigendet.training.session import TrainingSession
+    from unigendet.validation import Validation
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionData:
+    """Folders of images, and how batches are made of them; picklable."""
+
+    shards: Path
+    forged: Path
+    seed: int
+    use_vae: bool
+    text_dropout: float
+    validation_images: int
+    """Real images, and as many fakes, of each validation."""
+
+    def batches(
+        self,
+        session: TrainingSession,
+        tokenizer: Tokenizer,
+        config: ModelConfig,
+        *,
+        generation_per_step: int,
+        detection_per_step: int,
+        phase_seed: int,
+        more_fakes: Sequence[Path] = (),
+    ) -> MixedBatches:
+        """Training batches of this rank; `more_fakes` are folders with a set `train` of fakes.
+
+        `phase_seed` sets phases apart, so that each starts with other images and draws.
+        """
+        from unigendet.data.answers import read_answers
+        from unigendet.data.loader import MixedBatches
+        from unigendet.data.shards import ShardDataset
+
+        return MixedBatches(
+            [ShardDataset(self.shards, "train", verify=False)],
+            [ShardDataset(folder, "train", verify=False) for folder in (self.forged, *more_fakes)],
+            generation_per_step=generation_per_step,
+            detection_per_step=detection_per_step,
+            tokenizer=tokenizer,
+            config=config,
+            seed=self.seed * 1000 + phase_seed,
+            rank=session.rank,
+            world=session.world,
+            text_dropout=self.text_dropout,
+            use_vae=self.use_vae,
+            explanations=read_answers(self.forged, "train"),
+        )
+
+    def patches(self, config: ModelConfig, images: int) -> Tensor:
+        """The image encoder's patches of `images` real training images, (N, p * p * 3)."""
+        import torch
+
+        from unigendet.data.shards import ShardDataset
+        from unigendet.data.transforms import to_pixels
+        from unigendet.models.vision import patchify_pixels
+        from unigendet.validation import spread
+
+        real = spread(ShardDataset(self.shards, "train", verify=False), images)
+        pixels = [to_pixels(sample.image, config.vit_resize) for sample in real]
+        return torch.cat([patchify_pixels(one, config.vit.patch_size) for one in pixels])
+
+    def validate(self, model: UniGenDetModel, vae: Encoder, tokenizer: Tokenizer) -> Validation:
+        """The model on validation images, fakes evenly from the families of that set."""
+        from unigendet.data.answers import read_answers
+        from unigendet.data.loader import Selection
+        from unigendet.data.shards import ShardDataset
+        from unigendet.validation import spread, validate
+
+        answers = read_answers(self.forged, "val")
+        real = Selection(
+            [ShardDataset(self.shards, "val", verify=False)], fake=False, explanations=answers
+        )
+        fakes = Selection([ShardDataset(self.forged, "val", verify=False)], fake=True)
+        return validate(
+            model,
+            vae,
+            tokenizer,
+            spread(real, self.validation_images),
+            spread(fakes, self.validation_images),
+            use_vae=self.use_vae,
+            seed=self.seed,
+        )

@@ -1,0 +1,282 @@
+"""Stage evaluate: the co-evolved model judged on held-out images, with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import METRICS, file_hash, read_json, write_json
+from pipeline.evaluation_files import RECORDS, ROC, write_records, write_roc, write_sheets
+from pipeline.figures import detection_figures, explanation_figures, image_figures, summary_of
+from pipeline.judging import (
+    Finished,
+    GeneratorArm,
+    Job,
+    Piece,
+    StoredSet,
+    actor_count,
+    pieces_of,
+    run_pieces,
+)
+from pipeline.stage import StageContext
+from unigendet import image_evaluation as sets
+from unigendet.data.answers import read_answers
+from unigendet.data.manifest import read_set
+from unigendet.data.shards import ShardDataset
+from unigendet.evaluation import (
+    Checked,
+    detection_table,
+    explanation_table,
+    records_of,
+    suites_of,
+)
+from unigendet.evidence import measure
+from unigendet.explanations import EVIDENCE_FILE, Explainer
+from unigendet.image_evaluation import ImageSet, evaluate_images
+from unigendet.types import EvalRecord, Sample
+
+SUMMARY = "summary.json"
+"""The few values that experiments are compared by, flat."""
+
+
+@dataclass(frozen=True, slots=True)
+class _JudgedSet:
+    """A stored set that the detector judges."""
+
+    name: str
+    data: ShardDataset
+    home: bool
+
+
+def evaluate(ctx: StageContext) -> None:
+    """Judge, generate and compare; write metrics.json, records.jsonl and pictures to `ctx.out`."""
+    params = ctx.params.evaluate
+    real = {name: ShardDataset(ctx.inputs.shards, name) for name in ("train", "val", "test")}
+    judged = [
+        _JudgedSet("real/test", real["test"], home=True),
+        _JudgedSet("fake/test", ShardDataset(ctx.inputs.forged, "test"), home=True),
+        _JudgedSet("real/everyday", ShardDataset(ctx.inputs.shards, "everyday"), home=False),
+        _JudgedSet("fake/everyday", ShardDataset(ctx.inputs.forged, "everyday"), home=False),
+    ]
+    arms = _arms(ctx)
+    test = list(real["test"])
+    asked = [test[index % len(test)] for index in range(params.generated)]
+    job = _job(ctx, judged, arms, real["val"], asked)
+    pieces = [
+        *(p for arm in arms for p in pieces_of("generate", arm, len(asked), params.batch_size)),
+        *(p for s in judged for p in pieces_of("judge", s.name, len(s.data), params.batch_size)),
+        *pieces_of("reconstruct", "real/test", len(test), params.batch_size),
+        *pieces_of("measure", "real/test", len(test), params.batch_size),
+        *pieces_of("measure", "real/val", len(real["val"]), params.batch_size),
+    ]
+    results = _run(ctx, job, pieces)
+
+    with ctx.timed("detection"):
+        samples, records = _records(ctx, judged, results)
+        checked = _checked(ctx, samples)
+        draws, seed = params.bootstrap, ctx.seed
+        detection = detection_table(records, draws=draws, seed=seed)
+        explanations = explanation_table(records, checked, draws=draws, seed=seed)
+    with ctx.timed("images"):
+        reference = _stored_set(test, results.features("measure", "real/test"))
+        made = {
+            sets.FLOOR: _stored_set(list(real["val"]), results.features("measure", "real/val")),
+            sets.RECONSTRUCTED: _made_set(test, results, "reconstruct", "real/test"),
+            **{arm: _made_set(asked, results, "generate", arm) for arm in arms},
+        }
+        training = _stored_set(list(real["train"]), np.zeros((0, 0), np.float32))
+        images = evaluate_images(
+            reference, made, training, grounds=params.grounds, draws=draws, seed=seed
+        )
+    metrics = {
+        "provenance": _provenance(ctx),
+        "counts": {name: _counts(real[name]) for name in real}
+        | {s.name: _counts(s.data) for s in judged},
+        "detection": detection_figures(detection, seed),
+        "explanations": explanation_figures(explanations, seed),
+        "images": image_figures(images, seed),
+        "families": read_json(ctx.inputs.forged / "quality.json")["families"],
+        "audit": read_json(ctx.inputs.forged / "audit.json"),
+    }
+    summary = summary_of(metrics)
+    write_json(ctx.out / METRICS, metrics)
+    write_json(ctx.out / SUMMARY, summary)
+    write_records(ctx.out / RECORDS, records)
+    write_roc(ctx.out / ROC, records)
+    for sheet in write_sheets(ctx.out, made, images.nearest, training):
+        ctx.run.log_figure(sheet.stem, sheet)
+    ctx.run.log_metrics(summary, step=0)
+    ctx.run.log_artifact(ctx.out / METRICS)
+    for line in _headline(summary):
+        ctx.log(line)
+
+
+class _Results:
+    """Results of all pieces, put together again."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, str], list[Finished]] = {}
+
+    def add(self, finished: Finished) -> None:
+        self._parts.setdefault((finished.task, finished.about), []).append(finished)
+
+    def _in_order(self, task: str, about: str) -> list[Finished]:
+        return sorted(self._parts[task, about], key=lambda part: part.start)
+
+    def features(self, task: str, about: str) -> NDArray[np.float32]:
+        return np.concatenate([part.features for part in self._in_order(task, about)])
+
+    def images(self, task: str, about: str) -> NDArray[np.uint8]:
+        return np.concatenate([part.images for part in self._in_order(task, about)])
+
+    def judgements(self, about: str) -> list[tuple[float, str]]:
+        return [
+            (float(score), str(answer))
+            for part in self._in_order("judge", about)
+            for score, answer in zip(part.scores, part.answers, strict=True)
+        ]
+
+
+def _arms(ctx: StageContext) -> dict[str, GeneratorArm]:
+    """Who generates. The state before DIGA is compared where the co-evolution kept it."""
+    model = ctx.inputs.model
+    arms = {
+        sets.MODEL: GeneratorArm(str(model)),
+        sets.PRETRAINED: GeneratorArm(str(ctx.inputs.generator)),
+        sets.UNTRAINED: GeneratorArm(str(model), untrained=True),
+    }
+    before = model / "before_diga"
+    if (before / "config.json").is_file():
+        arms[sets.BEFORE_DIGA] = GeneratorArm(str(before))
+    return arms
+
+
+def _job(
+    ctx: StageContext,
+    judged: Sequence[_JudgedSet],
+    arms: dict[str, GeneratorArm],
+    val: ShardDataset,
+    asked: Sequence[Sample],
+) -> Job:
+    params = ctx.params.evaluate
+    stored = {s.name: StoredSet(str(s.data.folder), s.data.name) for s in judged}
+    return Job(
+        detector=str(ctx.inputs.model),
+        sets={**stored, "real/val": StoredSet(str(val.folder), val.name)},
+        arms=arms,
+        prompts=tuple(sample.caption for sample in asked),
+        size=(asked[0].image.shape[0], asked[0].image.shape[1]),
+        steps=params.steps,
+        guidance=params.guidance,
+        timestep_shift=params.timestep_shift,
+        batch_size=params.batch_size,
+        # Not this stage's own parameter: another value makes another model, so the stage runs anew.
+        use_vae=ctx.params.coevolve.use_vae,
+        seed=ctx.seed,
+        device=ctx.device,
+        threads=1,
+    )
+
+
+def _run(ctx: StageContext, job: Job, pieces: Sequence[Piece]) -> _Results:
+    """All pieces on Ray, with a line of progress every tenth of the way."""
+    total = sum(piece.cost for piece in pieces)
+    costs: dict[tuple[str, str, int], float] = {
+        (piece.task, piece.about, piece.start): piece.cost for piece in pieces
+    }
+    results = _Results()
+    done, said = 0.0, 0.0
+    with ctx.ray(), ctx.timed("models"):
+        gpu = job.device == "cuda"
+        actors = actor_count(gpu)
+        began = time.perf_counter()
+        for finished in run_pieces(job, pieces, actors=actors, gpus=float(gpu)):
+            ctx.mark_started(finished.began)
+            results.add(finished)
+            done += costs[finished.task, finished.about, finished.start]
+            if done / total >= said:
+                spent = time.perf_counter() - began
+                left = spent * (total - done) / done
+                ctx.log(f"{done / total:4.0%} of the images, {left:.0f} s left")
+                said += 0.1
+    return results
+
+
+def _records(
+    ctx: StageContext, judged: Sequence[_JudgedSet], results: _Results
+) -> tuple[list[Sample], list[EvalRecord]]:
+    """Every judged sample with its reference answer, and its records."""
+    trained_on = frozenset(read_set(ctx.inputs.forged, "train").generators) - {"real"}
+    samples: list[Sample] = []
+    records: list[EvalRecord] = []
+    for one in judged:
+        found = results.judgements(one.name)
+        references = read_answers(ctx.inputs.forged, one.data.name)
+        for stored, (score, answer) in zip(one.data, found, strict=True):
+            # A fake carries its reference answer; a real image's was written after its shard.
+            answer_known = stored.explanation or references.get(stored.key, "")
+            sample = dataclasses.replace(stored, explanation=answer_known)
+            suites = suites_of(sample.generator, trained_on, home=one.home)
+            records.extend(records_of(sample, suites, score, answer))
+            samples.append(sample)
+    return samples, records
+
+
+def _checked(ctx: StageContext, samples: Sequence[Sample]) -> Checked:
+    text = (ctx.inputs.forged / EVIDENCE_FILE).read_text(encoding="utf-8")
+    evidence = {sample.key: measure(sample.image) for sample in samples}
+    return Checked(Explainer.from_json(text), evidence)
+
+
+def _stored_set(samples: Sequence[Sample], features: NDArray[np.float32]) -> ImageSet:
+    return ImageSet(
+        images=np.stack([sample.image for sample in samples]),
+        features=features,
+        captions=tuple(sample.caption for sample in samples),
+        groups=tuple(sample.source_id for sample in samples),
+    )
+
+
+def _made_set(asked: Sequence[Sample], results: _Results, task: str, about: str) -> ImageSet:
+    """Images made for the captions (or of the images) of `asked`."""
+    return ImageSet(
+        images=results.images(task, about),
+        features=results.features(task, about),
+        captions=tuple(sample.caption for sample in asked),
+        groups=tuple(sample.source_id for sample in asked),
+    )
+
+
+def _provenance(ctx: StageContext) -> dict[str, object]:
+    return {
+        "command": "dvc repro evaluate",
+        "stage_fingerprint": ctx.fingerprint,
+        "params_fingerprint": ctx.params.fingerprint(),
+        "model_sha256": file_hash(ctx.inputs.model / "model.safetensors"),
+        "autoencoder_sha256": file_hash(ctx.inputs.model / "vae.safetensors"),
+        "seed": ctx.seed,
+        "bootstrap_draws": ctx.params.evaluate.bootstrap,
+        "interval": "95 %, percentiles of a bootstrap over sources; FD: jackknife over sources",
+        "features": "EfficientNet-Lite0 (ImageNet), 224 px, 1280 numbers",
+    }
+
+
+def _counts(data: ShardDataset) -> dict[str, object]:
+    entries = data.entries
+    generators = sorted({entry.generator for entry in entries})
+    return {
+        "images": len(entries),
+        "sources": len({entry.source_id for entry in entries}),
+        "generators": {g: sum(entry.generator == g for entry in entries) for g in generators},
+    }
+
+
+def _headline(summary: dict[str, float]) -> list[str]:
+    names = [name for name in summary if name.endswith(("auroc", "balanced_accuracy"))]
+    names += ["autoencoder_psnr_db", "kd_model", "kd_reconstructed", "kd_untrained", "kd_real"]
+    return [f"{name:<36} {summary[name]:.4g}" for name in names if name in summary]

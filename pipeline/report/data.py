@@ -1,0 +1,124 @@
+"""The data: what the images are, how they were split, and that files do not give fakes away."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from pipeline.report.html import (
+    Content,
+    Markup,
+    element,
+    figure,
+    paragraph,
+    photograph,
+    picture,
+    section,
+    table,
+)
+from pipeline.report.inputs import ReportInputs
+from pipeline.report.numbers import Measured, with_range
+
+SHOWN = 18
+BANDS = "bands.png"
+SAYS = {
+    "train": "training",
+    "val": "choosing weights and when to stop",
+    "test": "figures on this page",
+    "everyday": "figures on this page, another kind of image",
+}
+
+
+def data_section(inputs: ReportInputs) -> Markup:
+    rows: list[list[Content]] = []
+    for name, use in SAYS.items():
+        real, fake = inputs.real[name].entries, inputs.fake[name].entries
+        rows.append(
+            [
+                name,
+                use,
+                str(len(real)),
+                str(len({entry.source_id for entry in real})),
+                str(len(fake)),
+                ", ".join(sorted({entry.generator for entry in fake})),
+            ]
+        )
+    train = inputs.real["train"]
+    count = min(SHOWN, len(train))
+    samples = [train[place * len(train) // count] for place in range(count)]
+    tiles = [picture(sample.image, sample.caption) for sample in samples]
+    return section(
+        "data",
+        "The data",
+        _about(inputs),
+        table(
+            ["Set", "Used for", "Real", "Sources", "Fakes", "Families of fakes"],
+            rows,
+            left=(0, 1, 5),
+            caption="A source is one real place or photograph. No source is in two sets, and an "
+            "image's fakes stay in its set.",
+        ),
+        figure(
+            element("div", *tiles, class_="tiles"),
+            f"{len(tiles)} of {len(inputs.real['train'])} real training images, evenly spaced.",
+        ),
+        _map(inputs),
+        _audit(inputs),
+    )
+
+
+def _about(inputs: ReportInputs) -> Markup:
+    data = inputs.params.data
+    side = data.image_size
+    if data.source == "blue_marble":
+        return paragraph(
+            f"Real images are {side} x {side} pixel land tiles of NASA's Blue Marble, a satellite "
+            "composite of the whole Earth. Captions are written from each tile's colours and name "
+            "what covers the ground, never the place. The everyday set holds crops of photographs "
+            "that nothing here was trained on."
+        )
+    return paragraph(
+        f"Real images are the files of a folder, {side} x {side} pixels, with their own captions. "
+        "The everyday set holds crops of photographs that nothing here was trained on."
+    )
+
+
+def _map(inputs: ReportInputs) -> Markup:
+    path = inputs.file("shard", BANDS)
+    if path is None:
+        return Markup("")
+    with Image.open(path) as image:
+        shown = photograph(image, "world map with bands", width=1100)
+    return figure(
+        shown,
+        "Where the tiles lie. Training (blue), validation (yellow) and test (red) bands alternate "
+        "over the longitudes with gaps between them, so that every climate is in every set and no "
+        "neighbour of a test tile was trained on.",
+    )
+
+
+def _audit(inputs: ReportInputs) -> Markup:
+    audits = inputs.metrics["audit"]
+    if not audits:
+        return Markup("")
+    rows: list[list[Content]] = []
+    for name, audit in audits.items():
+        rows.append(
+            [
+                name,
+                with_range(Measured.read(audit["auroc"])),
+                "passed" if audit["passed"] else "not passed",
+                with_range(Measured.read(audit["bytes_per_pixel"])),
+                with_range(Measured.read(audit["blockiness"])),
+            ]
+        )
+    return Markup(
+        element("h3", "Do the files give the fakes away?")
+        + paragraph(
+            "A detector can cheat: if real images were JPEG and fakes PNG, it would learn the file "
+            "and not the picture. So a classifier that sees headers only (format, size, codec "
+            "tables) tries to tell them apart, and must stay at chance: its interval has to hold "
+            "0.5 and end below 0.6. File size and blockiness are shown beside it; they also see "
+            "honest differences, such as blur."
+        )
+        + table(["Set", "AUROC, headers", "", "AUROC, bytes", "AUROC, blockiness"], rows)
+    )

@@ -1,0 +1,107 @@
+"""The families of fakes: what they look like and how near they come to real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.html import (
+    Content,
+    Markup,
+    element,
+    join,
+    paragraph,
+    picture,
+    pictured_rows,
+    section,
+    table,
+)
+from pipeline.report.inputs import ReportInputs
+from pipeline.report.numbers import Measured, seconds, with_range
+
+SHOWN = 6
+SAYS = {
+    "reconstruction": "A real image through this project's own autoencoder and back.",
+    "flow": "Drawn by this project's own generator from the caption.",
+    "ddpm": "A real image, part-drowned in noise, denoised again by a pixel diffusion model.",
+    "gan": "A real image made small and drawn again at full size by a GAN.",
+    "vqar": "Drawn code by code by an autoregressive model over quantised patches.",
+    "inpaint": "A real image with a hole that a small network filled in.",
+}
+
+
+def fakes_section(inputs: ReportInputs) -> Markup:
+    families: list[dict[str, Any]] = inputs.metrics["families"]
+    order = {"train": 0, "val": 1, "test": 2}
+    families = sorted(families, key=lambda family: order[family["role"]])
+    return section(
+        "fakes",
+        "The fakes",
+        paragraph(
+            "Detection is only worth something on fakes that look the part. They are made here by "
+            "several small generators of different kinds. Detectors learn from the train "
+            "families; the val family guides choices; the test families are shown to the detector "
+            "for the first time when it is judged."
+        ),
+        element("div", *(_family(inputs, family) for family in families), class_="families"),
+        _table(families),
+    )
+
+
+def _family(inputs: ReportInputs, family: dict[str, Any]) -> Markup:
+    name, set_name = family["family"], family["evaluated_set"]
+    fakes = inputs.fake[set_name]
+    places = [i for i, entry in enumerate(fakes.entries) if entry.generator == name]
+    chosen = np.linspace(0, len(places) - 1, min(SHOWN, len(places))).round().astype(int)
+    origins = {entry.source_id: i for i, entry in enumerate(inputs.real[set_name].entries)}
+    above, below = [], []
+    for place in chosen:
+        fake = fakes[places[int(place)]]
+        real = inputs.real[set_name][origins[fake.source_id]]
+        above.append(picture(real.image, f"real: {real.caption}"))
+        below.append(picture(fake.image, f"fake by {name}: {fake.caption}"))
+    tags = [f"{family['role']} family"]
+    tags += ["keeps the real image's content"] if family["aligned"] else ["content of its own"]
+    tags += ["our own decoder"] if family["own_decoder"] else []
+    return element(
+        "div",
+        element("h3", name),
+        paragraph(SAYS.get(name, ""), class_="note"),
+        element("div", *(element("span", tag, class_="tag") for tag in tags)),
+        pictured_rows([("real", above), ("fake", below)] if above else []),
+    )
+
+
+def _table(families: list[dict[str, Any]]) -> Markup:
+    if not families:
+        return Markup("")
+    rows: list[list[Content]] = []
+    for family in families:
+        distances = family["distances"]
+        rows.append(
+            [
+                family["family"],
+                family["role"],
+                f"{distances['kd']['n']} of {family['n_total']}",
+                with_range(Measured.read(distances["kd"])),
+                f"{distances['relative']:.2f}",
+                "good enough" if distances["above_floor"] else "below the floor",
+                seconds(family["fit_seconds"]),
+                seconds(family["make_seconds"]),
+            ]
+        )
+    floor = families[0]["floor"]
+    return join(
+        [
+            element("h3", "How near they come"),
+            table(
+                ["Family", "Role", "n", "KD", "Relative", "Quality", "Fitted in", "Made in"],
+                rows,
+                left=(0, 1),
+                caption="Kernel distance to real images of the same set; relative to images "
+                f"painted over with their mean colour. Above {floor:g} a family is too poor for "
+                "its fakes to count.",
+            ),
+        ]
+    )

@@ -1,0 +1,114 @@
+"""All that the page tells, read from the outs of the earlier stages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import (
+    HISTORY,
+    METRICS,
+    STAGES,
+    StageInputs,
+    StageTimings,
+    read_json,
+)
+from pipeline.evaluation_files import RECORDS, SAMPLES, read_records
+from pipeline.params import Params
+from pipeline.sheets import read_sheet
+from unigendet.data.shards import ShardDataset
+from unigendet.types import EvalRecord, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One line of a training history."""
+
+    phase: str
+    step: int
+    terms: Mapping[str, float]
+
+
+_NO_TERM = {"phase", "step", "seconds", "lr", "grad_norm"}
+
+
+class ReportInputs:
+    """Reads what is asked for, once."""
+
+    def __init__(self, folders: StageInputs, params: Params, revision: str) -> None:
+        self.folders = folders
+        self.params = params
+        self.revision = revision
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = read_json(self.folders.eval / METRICS)
+        return loaded
+
+    @cached_property
+    def records(self) -> list[EvalRecord]:
+        return read_records(self.folders.eval / RECORDS)
+
+    @cached_property
+    def samples(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = read_json(self.folders.eval / SAMPLES)
+        return loaded
+
+    def sheet(self, name: str) -> NDArray[np.uint8]:
+        """The images of one of the evaluation's sheets, (N, H, W, 3)."""
+        about = self.samples[name]
+        count = len(about["captions"]) if "captions" in about else 2 * len(about["generated"])
+        height, width = about["size"]
+        return read_sheet(self.folders.eval / f"{name}.png", count, (height, width))
+
+    @cached_property
+    def real(self) -> Mapping[str, ShardDataset]:
+        """Real images by set."""
+        names = ("train", "val", "test", "everyday")
+        # The evaluation has compared the checksums.
+        return {n: ShardDataset(self.folders.shards, n, verify=False) for n in names}
+
+    @cached_property
+    def fake(self) -> Mapping[str, ShardDataset]:
+        """Fakes by set."""
+        names = ("train", "val", "test", "everyday")
+        return {n: ShardDataset(self.folders.forged, n, verify=False) for n in names}
+
+    @cached_property
+    def _judged(self) -> dict[str, Sample]:
+        sets = (self.real["test"], self.real["everyday"], self.fake["test"], self.fake["everyday"])
+        return {sample.key: sample for data in sets for sample in data}
+
+    def judged(self, record: EvalRecord) -> Sample:
+        """The image that a record is about."""
+        return self._judged[record.key]
+
+    def history(self, stage: str) -> list[HistoryRow]:
+        """A training stage's history, in order; empty where it kept none."""
+        path = self.folders[stage] / HISTORY
+        if not path.is_file():
+            return []
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            HistoryRow(
+                row["phase"], row["step"], {k: v for k, v in row.items() if k not in _NO_TERM}
+            )
+            for row in rows
+        ]
+
+    def file(self, stage: str, name: str) -> Path | None:
+        """A file of a stage's out, where it is there."""
+        path = self.folders[stage] / name
+        return path if path.is_file() else None
+
+    def timings(self) -> list[StageTimings]:
+        """Of every stage before this one."""
+        names = [spec.name for spec in STAGES if spec.name in self.folders.spec.inputs]
+        return [StageTimings.load(self.folders[name]) for name in names]

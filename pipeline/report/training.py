@@ -1,0 +1,205 @@
+"""How it was trained: loss curves, the sweep's trials, the rounds of co-evolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.artifacts import read_json
+from pipeline.report import charts
+from pipeline.report.html import (
+    Content,
+    Markup,
+    element,
+    figure,
+    join,
+    paragraph,
+    section,
+    table,
+)
+from pipeline.report.inputs import HistoryRow, ReportInputs
+from pipeline.report.numbers import plain, seconds
+
+STAGES = {
+    "pretrain_generator": "Learning to draw",
+    "pretrain_detector": "Learning to detect",
+    "coevolve": "Learning together",
+}
+TRIALS, SUMMARY = "trials.json", "summary.json"
+WEIGHTS = {
+    "flow_weight": "flow",
+    "det_weight": "verdict",
+    "text_weight": "text",
+    "align_weight": "alignment",
+    "tap_layer": "tap layer",
+}
+TERMS = {
+    "text_loss": "explanation loss",
+    "det_loss": "verdict loss",
+    "align_loss": "alignment loss",
+    "total": "total loss",
+}
+PHASE_FIGURES = {
+    "auroc": "AUROC",
+    "det_loss": "verdict loss",
+    "text_loss": "explanation loss",
+    "flow_loss": "flow loss",
+}
+
+
+def training_section(inputs: ReportInputs) -> Markup:
+    parts: list[Content] = []
+    for stage, title in STAGES.items():
+        rows = inputs.history(stage)
+        if rows:
+            parts += [element("h3", title), element("div", *_curves(rows), class_="charts small")]
+    return section(
+        "training",
+        "Training",
+        paragraph(
+            "Each curve is the mean of a loss term over the steps since the point before it. "
+            "Phases that repeat are drawn one after another, so a step in a curve is the start of "
+            "a new phase with its own mix of tasks."
+        ),
+        *parts,
+    )
+
+
+def _curves(rows: Sequence[HistoryRow]) -> list[Markup]:
+    """A chart for each loss term: of each phase by itself, or of all rounds along one axis."""
+    phases = list(dict.fromkeys(row.phase for row in rows))
+    if all("_" in phase and phase.startswith("round") for phase in phases):
+        return _of_rounds(rows, phases)
+    shown = []
+    for phase in phases:
+        mine = [row for row in rows if row.phase == phase]
+        for term in _terms(mine):
+            points = [row for row in mine if term in row.terms]
+            line = ([float(r.step) for r in points], [r.terms[term] for r in points])
+            title = f"{phase.replace('_', ' ')}: {_words(term)}"
+            shown.append(figure(charts.lines(title, "optimizer steps", "", {phase: line})))
+    return shown
+
+
+def _of_rounds(rows: Sequence[HistoryRow], phases: Sequence[str]) -> list[Markup]:
+    """One axis of steps for all phases, a colour for each kind of phase, a gap between phases."""
+    offset, start = dict[str, int](), 0
+    for phase in phases:
+        offset[phase] = start
+        start += max(row.step for row in rows if row.phase == phase)
+    kinds = list(dict.fromkeys(phase.split("_")[1] for phase in phases))
+    shown = []
+    for term in _terms(rows):
+        series: dict[str, charts.Line] = {}
+        for kind in kinds:
+            xs, ys = list[float](), list[float]()
+            for phase in phases:
+                mine = [r for r in rows if r.phase == phase and phase.endswith(f"_{kind}")]
+                points = [r for r in mine if term in _terms(mine)]
+                if points:
+                    xs += [*(float(offset[phase] + r.step) for r in points), float("nan")]
+                    ys += [*(r.terms[term] for r in points), float("nan")]
+            if xs:
+                series[kind.upper()] = (xs, ys)
+        title = _words(term)
+        shown.append(figure(charts.lines(title, "optimizer steps", "", series, until=start)))
+    return shown
+
+
+def _terms(rows: Sequence[HistoryRow]) -> list[str]:
+    """The loss terms that are in use; their total only where it is the sum of several."""
+    terms = list(dict.fromkeys(t for row in rows for t, value in row.terms.items() if value != 0.0))
+    return [term for term in terms if term != "total" or len(terms) > 2]
+
+
+def _words(term: str) -> str:
+    return TERMS.get(term, term.replace("_", " "))
+
+
+def sweep_section(inputs: ReportInputs) -> Markup:
+    path = inputs.file("sweep", TRIALS)
+    if path is None:
+        return Markup("")
+    found = read_json(path)
+    trials = sorted(found["trials"], key=lambda t: (t["score"] is None, -(t["score"] or 0.0)))
+    rows: list[list[Content]] = []
+    for place, trial in enumerate(trials):
+        weights = [f"{trial['weights'][key]:.3g}" for key in WEIGHTS]
+        figures = trial["figures"]
+        failed = trial["score"] is None
+        label = f"{trial['number']}" + (" \u2190 chosen" if place == 0 and not failed else "")
+        outcome: list[Content] = (
+            ["", "", element("span", "failed", class_="no")]
+            if failed
+            else [
+                plain(figures["auroc"]),
+                plain(figures["flow_loss"], 4),
+                plain(trial["score"], 4),
+            ]
+        )
+        rows.append([label, *weights, *outcome, seconds(trial["seconds"])])
+    return section(
+        "sweep",
+        "The sweep",
+        paragraph(
+            "How much should each task weigh? Short trials of the co-evolution, each with weights "
+            "proposed from the outcomes of those before, judged on validation images only."
+        ),
+        table(
+            ["Trial", *WEIGHTS.values(), "AUROC", "Flow loss", "Score", "Time"],
+            rows,
+            caption=join(["Weights of the loss terms. ", found["rule"], "."]),
+        ),
+        *(
+            paragraph(f"Trial {t['number']} failed: {t['error']}", class_="note")
+            for t in trials
+            if t["score"] is None
+        ),
+        _in_force(inputs),
+    )
+
+
+def _in_force(inputs: ReportInputs) -> Markup:
+    """The weights that co-evolution used, which a number in params.yaml may have set."""
+    weights = _summary(inputs).get("weights")
+    if not weights:
+        return Markup("")
+    asked = inputs.params.coevolve
+    told = []
+    for key, label in WEIGHTS.items():
+        origin = "sweep" if getattr(asked, key) == "auto" else "params.yaml"
+        told.append(f"{label} {weights[key]:.3g} (from {origin})")
+    return paragraph("In force in the co-evolution: " + ", ".join(told) + ".", class_="note")
+
+
+def coevolution_section(inputs: ReportInputs) -> Markup:
+    phases: dict[str, dict[str, float]] = _summary(inputs).get("phases", {})
+    if not phases:
+        return Markup("")
+    rows: list[list[Content]] = []
+    for name, figures in phases.items():
+        number, kind = name.removeprefix("round").split("_")
+        cells = [f"{figures[k]:.4f}" if k in figures else "" for k in PHASE_FIGURES]
+        rows.append([f"round {number}, {kind.upper()}", *cells])
+    section_params = inputs.params.coevolve
+    return section(
+        "coevolution",
+        "Learning from each other",
+        paragraph(
+            f"{section_params.rounds} round{'s' if section_params.rounds > 1 else ''} of GDUF and "
+            "DIGA. Between rounds the improved generator adds fresh fakes for the detector to "
+            "learn from. After each phase the model was validated on images that it does not "
+            "learn from:"
+        ),
+        table(
+            ["After", *PHASE_FIGURES.values()],
+            rows,
+            caption="Validation set, one seed, no interval: to follow the course, not to compare.",
+        ),
+    )
+
+
+def _summary(inputs: ReportInputs) -> dict[str, Any]:
+    path = inputs.file("coevolve", SUMMARY)
+    loaded: dict[str, Any] = read_json(path) if path else {}
+    return loaded

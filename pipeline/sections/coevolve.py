@@ -1,0 +1,80 @@
+"""Sections `sweep` (which weights) and `coevolve` (rounds of GDUF, DIGA and fresh fakes)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.sections.base import Count, CountOrZero, Fraction, NonNegative, OptimSection, Section
+from pipeline.sections.detector import EvenCount
+from pipeline.sections.generator import SampleGridSection
+
+AutoWeight = Literal["auto"] | NonNegative
+TeacherLayer = Literal["last", "last_input"] | CountOrZero
+
+
+class SweepSection(Section):
+    """Short trials over the alignment weights, each range (lowest, highest) drawn on a log scale.
+
+    A trial is `gduf_steps` of GDUF and `diga_steps` of DIGA with the batches of section coevolve.
+    """
+
+    trials: Count
+    concurrent: Count
+    gduf_steps: Count
+    diga_steps: Count
+    validation_images: Count
+    flow_weight: tuple[NonNegative, NonNegative]
+    det_weight: tuple[NonNegative, NonNegative]
+    text_weight: tuple[NonNegative, NonNegative]
+    align_weight: tuple[NonNegative, NonNegative]
+    tap_layers: Annotated[tuple[CountOrZero, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ranges_ordered(self) -> SweepSection:
+        for name in ("flow_weight", "det_weight", "text_weight", "align_weight"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: needs 0 < lowest <= highest, got {low} and {high}")
+        return self
+
+
+class GdufSection(Section):
+    """A GDUF phase: what is in a step's batch, and how it is learned."""
+
+    generation_per_step: Count
+    detection_per_step: EvenCount
+    optim: OptimSection
+
+
+class DigaSection(Section):
+    """A DIGA phase. Detection samples in it, if any, keep the verdict while the generator moves."""
+
+    generation_per_step: Count
+    detection_per_step: Annotated[int, Field(ge=0, multiple_of=2)]
+    optim: OptimSection
+
+
+class CoevolveSection(Section):
+    """Rounds of co-evolution. A weight is a number, or `auto` for the sweep's best."""
+
+    rounds: Count
+    flow_weight: AutoWeight
+    det_weight: AutoWeight
+    text_weight: AutoWeight
+    align_weight: AutoWeight
+    tap_layer: Literal["auto"] | CountOrZero
+    teacher: Literal["frozen", "live"]
+    teacher_layer: TeacherLayer
+    use_vae: bool
+    """Whether the detector sees the generator's latents (SMSA); as in `pretrain_detector`."""
+    text_dropout: Fraction
+    gduf: GdufSection
+    diga: DigaSection
+    fresh_fakes: CountOrZero
+    """Images the improved generator adds to the training fakes after each round but the last."""
+    fresh_fakes_steps: Count
+    fresh_fakes_guidance: NonNegative
+    validation_images: Count
+    samples: SampleGridSection

@@ -1,0 +1,38 @@
+"""Section `pretrain_detector`: image encoder, understanding expert, verdict, explanations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.sections.base import (
+    Count,
+    CountOrZero,
+    Fraction,
+    LossWeightsSection,
+    OptimSection,
+    Section,
+)
+
+EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
+"""Detection samples of a step: half of them real, half fake."""
+
+
+class DetectorSection(Section):
+    """Training of the detector, from the pretrained generator."""
+
+    detection_per_step: EvenCount
+    generation_per_step: CountOrZero
+    """Real images with a flow loss in each step: they keep what captions mean to the generator."""
+    use_vae: bool
+    """Whether the detector sees the generator's latents (SMSA); off is the ablation."""
+    text_dropout: Fraction
+    """Share of captions dropped from the generation samples."""
+    validation_images: Count
+    """Real images, and as many fakes, of the validation set that each validation looks at."""
+    whiten_patches: bool
+    """Start the patch embedding as a whitening of training patches: for an image encoder trained
+    from scratch, not for pretrained weights."""
+    weights: LossWeightsSection
+    optim: OptimSection

@@ -1,0 +1,11 @@
+"""Stage `report` of dvc.yaml."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.report import report
+from pipeline.stage import run_stage
+
+if __name__ == "__main__":
+    sys.exit(run_stage("report", report))

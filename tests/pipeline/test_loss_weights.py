@@ -1,0 +1,85 @@
+"""`auto` reads the sweep's best, a number wins, and the sweep's rule picks the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.loss_weights import AlignmentWeights, check_layer, load_best, resolve, save_best
+from pipeline.params import load_params
+from pipeline.sections.coevolve import CoevolveSection
+from pipeline.sweep import Trial, best_trial, first_guess, score_of
+
+ROOT = Path(__file__).parents[2]
+BEST = AlignmentWeights(
+    flow_weight=1.5, det_weight=0.3, text_weight=0.5, align_weight=0.2, tap_layer=2
+)
+
+
+def section(**changes: object) -> CoevolveSection:
+    params = load_params(ROOT / "profiles" / "smoke.yaml").coevolve
+    return params.model_copy(update=changes)
+
+
+def test_auto_reads_the_sweep_and_a_number_wins(tmp_path: Path) -> None:
+    save_best(tmp_path / "best.yaml", BEST, trial=3, score=-0.1, rule="highest wins")
+    weights, origin = resolve(section(align_weight=0.7), tmp_path / "best.yaml")
+    assert weights.align_weight == 0.7
+    assert weights.flow_weight == 1.5
+    assert weights.tap_layer == 2
+    assert origin["align_weight"] == "params"
+    assert origin["tap_layer"] == "sweep"
+    assert weights.gduf().align == 0.0
+    assert (weights.diga().align, weights.diga().det) == (0.7, 0.3)
+
+
+def test_numbers_alone_need_no_sweep(tmp_path: Path) -> None:
+    given = section(flow_weight=1.0, det_weight=0.0, text_weight=0.5, align_weight=0.1, tap_layer=0)
+    weights, origin = resolve(given, tmp_path / "missing.yaml")
+    assert weights == AlignmentWeights(1.0, 0.0, 0.5, 0.1, 0)
+    assert set(origin.values()) == {"params"}
+
+
+def test_a_missing_or_broken_best_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"best\.yaml is missing: run the stage sweep"):
+        resolve(section(), tmp_path / "best.yaml")
+    (tmp_path / "best.yaml").write_text("flow_weight: 1.0\n")
+    with pytest.raises(ValueError, match=r"best\.yaml holds no weights.*det_weight"):
+        load_best(tmp_path / "best.yaml")
+
+
+def test_a_tap_layer_that_the_model_lacks_is_refused() -> None:
+    check_layer(BEST, num_layers=3)
+    with pytest.raises(ValueError, match=r"tap_layer 2 .* 0\.\.1"):
+        check_layer(BEST, num_layers=2)
+
+
+def trial(number: int, score: float | None, error: str = "") -> Trial:
+    return Trial(number, BEST, score, seconds=1.0, figures={}, trial_id="x", error=error)
+
+
+def test_the_highest_score_wins_and_failed_trials_do_not() -> None:
+    trials = [trial(0, 0.1), trial(1, None, "out of memory"), trial(2, 0.3), trial(3, 0.3)]
+    assert best_trial(trials).number == 2
+    with pytest.raises(ValueError, match="trial 1: out of memory"):
+        best_trial([trials[1]])
+
+
+def test_a_point_of_auroc_is_worth_a_percent_of_flow_loss() -> None:
+    start = {"auroc": 0.9, "flow_loss": 0.5, "start_flow_loss": 0.5}
+    assert score_of(start) == pytest.approx(-0.1)
+    better = {**start, "auroc": 0.91}
+    worse_flow = {**start, "flow_loss": 0.505}
+    assert score_of(better) - score_of(start) == pytest.approx(0.01)
+    assert score_of(start) - score_of(worse_flow) == pytest.approx(0.01)
+
+
+def test_the_first_trial_is_the_middle_of_every_range() -> None:
+    sweep = load_params(ROOT / "profiles" / "smoke.yaml").sweep.model_copy(
+        update={"flow_weight": (0.5, 2.0), "align_weight": (0.04, 1.0), "tap_layers": (1, 2, 3)}
+    )
+    guess = first_guess(sweep)
+    assert guess["flow_weight"] == pytest.approx(1.0)
+    assert guess["align_weight"] == pytest.approx(0.2)
+    assert guess["tap_layer"] == 2

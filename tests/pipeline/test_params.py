@@ -1,0 +1,173 @@
+"""Strict parameters: every wrong key is named, with the nearest valid one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.params import load_params, main, parse_params
+from pipeline.profiles import use_profile
+from pipeline.sections.base import LossWeightsSection, OptimSection
+from pipeline.sections.model import (
+    AutoencoderSection,
+    ResizeSection,
+    TransformerSection,
+    VisionSection,
+)
+from unigendet.config import (
+    AutoencoderConfig,
+    LossWeights,
+    OptimConfig,
+    ResizeRule,
+    TransformerConfig,
+    VisionConfig,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+Raw = dict[str, Any]
+
+
+@pytest.fixture
+def raw() -> Raw:
+    loaded: Raw = YAML(typ="safe", pure=True).load((ROOT / "profiles" / "tiny.yaml").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PROFILES], ids=lambda path: path.stem)
+def test_profiles_are_valid(path: Path) -> None:
+    params = load_params(path)
+    assert params.model.config(params.shard.vocab_size).llm.vocab_size == params.shard.vocab_size
+
+
+def _misspell(raw: Raw) -> None:
+    raw["coevolve"]["aling_weight"] = raw["coevolve"].pop("align_weight")
+
+
+def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
+    def change(raw: Raw) -> None:
+        raw[section][key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_misspell, ["`coevolve.aling_weight`", "did you mean `align_weight`"]),
+        (_misspell, ["`coevolve.align_weight` is missing"]),
+        (lambda raw: raw.pop("sweep"), ["`sweep` is missing"]),
+        (lambda raw: raw.update(modle={}), ["`modle`", "did you mean `model`"]),
+        (lambda raw: raw.update(zzzzz=1), ["`zzzzz`", "valid keys:", "pretrain_generator"]),
+        (_set("coevolve", "align_weight", -0.5), ["`coevolve.align_weight`", "equal to 0", "-0.5"]),
+        (_set("coevolve", "align_weight", "autoo"), ["`coevolve.align_weight`", "'auto'"]),
+        (_set("coevolve", "teacher", "forzen"), ["`coevolve.teacher`", "'frozen'"]),
+        (_set("pretrain_detector", "use_vae", "yes"), ["`pretrain_detector.use_vae`", "boolean"]),
+        (_set("pretrain_detector", "use_vae", 1), ["`pretrain_detector.use_vae`", "boolean"]),
+        (_set("data", "image_size", 64.5), ["`data.image_size`", "integer"]),
+        (_set("data", "image_size", "64"), ["`data.image_size`", "integer"]),
+        (_set("shard", "vocab_size", float("nan")), ["`shard.vocab_size`"]),
+        (lambda raw: raw.update(seed=-1), ["`seed`", "equal to 0"]),
+        (lambda raw: raw.update(seed=None), ["`seed`", "integer"]),
+        (_set("sweep", "align_weight", [1.0, 0.1]), ["`sweep`", "align_weight", "1.0"]),
+        (
+            lambda raw: raw["pretrain_detector"]["optim"].update(lr=0),
+            ["`pretrain_detector.optim.lr`", "greater than 0"],
+        ),
+        (
+            lambda raw: raw["forge"]["roles"].update({k: "train" for k in raw["forge"]["roles"]}),
+            ["forge.roles"],
+        ),
+    ],
+)
+def test_wrong_values_are_named(raw: Raw, change: Callable[[Raw], None], words: list[str]) -> None:
+    change(raw)
+    with pytest.raises(ValueError) as caught:
+        parse_params(raw)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_all_wrong_keys_are_named_at_once(raw: Raw) -> None:
+    raw["seed"] = "x"
+    raw["data"]["image_size"] = -1
+    with pytest.raises(ValueError, match=r"2 wrong(.|\n)*seed(.|\n)*image_size"):
+        parse_params(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("seed: 0\nseed: 1\n", "duplicate key"),
+        ("seed: [0\n", "not valid YAML"),
+        ("- 1\n", "must hold the sections"),
+        ("", "must hold the sections"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=word):
+        load_params(path)
+
+
+def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.yaml")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_numbers_are_read_as_dvc_reads_them(raw: Raw) -> None:
+    """YAML 1.1 reads 1e-3 as a string; DVC writes such numbers after `exp run -S`."""
+    text = YAML(typ="safe", pure=True).load("lr: 1e-3")
+    raw["pretrain_detector"]["optim"]["lr"] = text["lr"]
+    assert parse_params(raw).pretrain_detector.optim.lr == 1e-3
+
+
+def test_fingerprint_is_of_what_decides_results(raw: Raw) -> None:
+    before = parse_params(raw).fingerprint()
+    raw["cluster"]["num_cpus"] = 7
+    raw["tracking"]["experiment"] = "other"
+    assert parse_params(raw).fingerprint() == before
+    raw["seed"] += 1
+    assert parse_params(raw).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("section", "config", "elsewhere"),
+    [
+        (OptimSection, OptimConfig, set()),
+        (LossWeightsSection, LossWeights, set()),
+        (TransformerSection, TransformerConfig, {"vocab_size"}),
+        (VisionSection, VisionConfig, set()),
+        (AutoencoderSection, AutoencoderConfig, set()),
+        (ResizeSection, ResizeRule, set()),
+    ],
+)
+def test_sections_mirror_the_configuration(section: Any, config: Any, elsewhere: set[str]) -> None:
+    fields = {field.name for field in dataclasses.fields(config)}
+    assert set(section.model_fields) | elsewhere == fields
+
+
+def test_use_profile(tmp_path: Path) -> None:
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    for path in PROFILES:
+        (folder / path.name).write_bytes(path.read_bytes())
+    target = tmp_path / "params.yaml"
+    use_profile("smoke", tmp_path)
+    assert target.read_bytes() == (folder / "smoke.yaml").read_bytes()
+    use_profile("tiny", tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'smoke'"):
+        use_profile("smok", tmp_path)
+    (folder / "broken.yaml").write_text("seed: 1\n")
+    with pytest.raises(ValueError, match="`model` is missing"):
+        use_profile("broken", tmp_path)
+    target.write_text(target.read_text() + "# mine\n")
+    with pytest.raises(ValueError, match="holds changes"):
+        use_profile("smoke", tmp_path)
+    assert target.read_text().endswith("# mine\n")

@@ -1,0 +1,192 @@
+"""The training stages on real tiles in miniature, in this process: what learns, what is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.coevolution import DigaSettings, PhasePlan, train_diga, train_gduf
+from pipeline.coevolve import CoevolveJob, train_rounds
+from pipeline.detection_data import DetectionData
+from pipeline.detector import DetectorJob, train_detector
+from pipeline.generator import GeneratorJob, train_generator
+from pipeline.loss_weights import AlignmentWeights
+from pipeline.params import Params, load_params
+from tests.training.miniature import Miniature, write_miniature
+from unigendet.data.shards import ShardDataset
+from unigendet.models.pretrained import load_pretrained
+from unigendet.training.alignment_head import with_alignment_head, without_alignment_head
+from unigendet.training.session import TrainingSession
+
+WEIGHTS = AlignmentWeights(
+    flow_weight=1.0, det_weight=1.0, text_weight=0.5, align_weight=0.5, tap_layer=1
+)
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
+    return write_miniature(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def generator(
+    params: Params, data: Miniature, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingSession:
+    session = TrainingSession(tmp_path_factory.mktemp("generator"), say=lambda _: None)
+    train_generator(session, GeneratorJob(0, data.shards, params.model, params.pretrain_generator))
+    return session
+
+
+@pytest.fixture(scope="module")
+def detection(data: Miniature) -> DetectionData:
+    return DetectionData(
+        data.shards, data.forged, seed=0, use_vae=True, text_dropout=0.1, validation_images=4
+    )
+
+
+@pytest.fixture(scope="module")
+def detector(
+    params: Params,
+    generator: TrainingSession,
+    detection: DetectionData,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    session = TrainingSession(tmp_path_factory.mktemp("detector"), say=lambda _: None)
+    start = generator.folder / "kept" / "generator"
+    train_detector(session, DetectorJob(start, detection, params.pretrain_detector))
+    return session.folder / "kept" / "detector"
+
+
+def rows(session: TrainingSession) -> list[dict[str, object]]:
+    lines = (session.folder / "history.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def changed(before: torch.nn.Module, after: torch.nn.Module) -> set[str]:
+    old, new = before.state_dict(), after.state_dict()
+    return {name for name in old.keys() & new.keys() if not torch.equal(old[name], new[name])}
+
+
+def test_the_generator_stage_keeps_a_model_pictures_and_one_history(
+    params: Params, generator: TrainingSession
+) -> None:
+    kept = generator.folder / "kept" / "generator"
+    loaded = load_pretrained(kept)
+    latents = loaded.vae.config
+    assert latents.scale_factor != params.model.vae.scale_factor  # measured on training images
+    assert (kept / "samples.png").stat().st_size > 1000
+    figures = json.loads((kept / "summary.json").read_text())["figures"]
+    assert 5 < figures["val_psnr_db"] < 60
+    section = params.pretrain_generator
+    assert [(row["phase"], row["step"]) for row in rows(generator)] == [
+        (phase, step)
+        for phase, optim in (
+            ("autoencoder", section.autoencoder.optim),
+            ("flow", section.flow.optim),
+        )
+        for step in range(optim.log_every, optim.steps + 1, optim.log_every)
+    ]
+
+
+def test_the_detector_stage_leaves_the_generation_expert_as_it_was(
+    generator: TrainingSession, detector: Path
+) -> None:
+    before = load_pretrained(generator.folder / "kept" / "generator").model
+    after = load_pretrained(detector).model
+    learned = changed(before, after)
+    assert {name.split(".")[0] for name in learned} >= {
+        "language_model",
+        "vit_model",
+        "connector",
+        "fake_cls_head",
+    }
+    assert not [n for n in learned if "moe_gen" in n or n.startswith(("vae2llm", "llm2vae"))]
+
+
+def test_gduf_trains_both_experts_and_diga_the_generator_alone(
+    params: Params, detector: Path, detection: DetectionData, tmp_path: Path
+) -> None:
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    section = params.coevolve
+    start, before = load_pretrained(detector), load_pretrained(detector).model
+    gduf = PhasePlan("gduf", 1, 4, 4, section.gduf.optim.config())
+    train_gduf(session, start, detection, gduf, WEIGHTS)
+    learned = changed(before, start.model)
+    assert any("moe_gen" in name for name in learned)
+    assert any("moe_gen" not in name and "language_model" in name for name in learned)
+    assert any(name.startswith("vit_model") for name in learned)
+
+    taught = {name: value.clone() for name, value in start.model.state_dict().items()}
+    diga = PhasePlan("diga", 2, 4, 0, section.diga.optim.config())
+    student = train_diga(
+        session, start, detection, diga, WEIGHTS, DigaSettings("frozen", "last_input")
+    )
+    assert all(torch.equal(taught[name], value) for name, value in start.model.state_dict().items())
+    learned = changed(start.model, student)
+    assert learned
+    allowed = ("vae2llm", "llm2vae", "time_embedder", "diga_mlp")
+    assert all("moe_gen" in name or name.startswith(allowed) for name in learned)
+    assert all(row["align_loss"] > 0 for row in rows(session) if row["phase"] == "diga")
+
+
+def test_the_rounds_run_in_order_and_the_fresh_fakes_join_the_second(
+    params: Params, detector: Path, detection: DetectionData, tmp_path: Path
+) -> None:
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    train_rounds(session, CoevolveJob(detector, detection, WEIGHTS, params.coevolve))
+    phases = list(dict.fromkeys(row["phase"] for row in rows(session)))
+    assert phases == ["round1_gduf", "round1_diga", "round2_gduf", "round2_diga"]
+
+    kept = tmp_path / "kept"
+    fresh = ShardDataset(kept / "round1_fakes", "train")
+    assert len(fresh) == params.coevolve.fresh_fakes
+    assert all(s.fake and s.generator == "flow" and s.split == "train" for s in fresh)
+    assert all(s.explanation.startswith("This is a fake image.") for s in fresh)
+    batches = detection.batches(
+        session,
+        load_pretrained(detector).tokenizer,
+        load_pretrained(detector).config,
+        generation_per_step=0,
+        detection_per_step=8,
+        phase_seed=5,
+        more_fakes=[fresh.folder],
+    )
+    drawn = {s.key for step in range(7) for s in batches.samples(step)[1]}
+    assert {s.key for s in fresh} <= drawn  # 28 fakes in all, 4 a step: one epoch in 7 steps
+
+    result = load_pretrained(kept / "model")
+    assert not result.config.alignment_head
+    assert {path.name for path in (kept / "model").glob("*.png")} == {
+        "coevolution.png",
+        "diga_before_after.png",
+    }
+    summary = json.loads((kept / "model" / "summary.json").read_text())
+    assert list(summary["phases"]) == phases
+    assert 0 <= summary["figures"]["val_auroc"] <= 1
+    # Only the weights that a later phase needs are carried along.
+    models = {path.parents[1].name for path in kept.glob("*/model/config.json")}
+    assert models == {"round2_gduf", "round2_diga"}
+
+
+def test_the_alignment_head_comes_from_the_seed_and_goes_without_a_trace(detector: Path) -> None:
+    model = load_pretrained(detector).model
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, second = with_alignment_head(model, seed=5), with_alignment_head(model, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not changed(first, second)
+    redrawn = changed(first, with_alignment_head(model, seed=6))
+    assert redrawn
+    assert all(name.startswith("diga_mlp.") for name in redrawn)
+    assert not changed(first, with_alignment_head(first, seed=7))  # its own head is kept
+    bare = without_alignment_head(first)
+    assert bare.state_dict().keys() == model.state_dict().keys()
+    assert not changed(bare, model)
