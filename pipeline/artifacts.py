@@ -116,41 +116,6 @@ class StageInputs:
         assert stage in self.spec.inputs, f"{self.spec.name} does not declare {stage} as an input"
         return self.root / OUTPUTS / stage_spec(stage).out
 
-    @property
-    def shards(self) -> Path:
-        """Real images (stage shard)."""
-        return self["shard"]
-
-    @property
-    def generator(self) -> Path:
-        """Model folder of the pretrained generator."""
-        return self["pretrain_generator"]
-
-    @property
-    def forged(self) -> Path:
-        """Labelled fakes (stage forge)."""
-        return self["forge"]
-
-    @property
-    def detector(self) -> Path:
-        """Model folder of the pretrained detector."""
-        return self["pretrain_detector"]
-
-    @property
-    def sweep(self) -> Path:
-        """Trials and best weights."""
-        return self["sweep"]
-
-    @property
-    def model(self) -> Path:
-        """Model folder of the co-evolved model."""
-        return self["coevolve"]
-
-    @property
-    def eval(self) -> Path:
-        """Metrics, records and pictures of the evaluation."""
-        return self["evaluate"]
-
     def check(self) -> None:
         """Raises `ValueError` naming the first input that is not there."""
         for stage in self.spec.inputs:

@@ -12,6 +12,7 @@ from pipeline.loss_weights import AlignmentWeights, check_layer
 
 if TYPE_CHECKING:
     from unigendet.config import OptimConfig
+    from unigendet.data.loader import MixedBatches
     from unigendet.models.pretrained import Pretrained
     from unigendet.models.unified import UniGenDetModel
     from unigendet.training.session import TrainingSession
@@ -49,15 +50,7 @@ def train_gduf(
     from unigendet.objectives import GdufObjective
 
     vae = start.vae.to(session.device).requires_grad_(False)
-    batches = data.batches(
-        session,
-        start.tokenizer,
-        start.config,
-        generation_per_step=plan.generation_per_step,
-        detection_per_step=plan.detection_per_step,
-        phase_seed=plan.seed,
-        more_fakes=more_fakes,
-    )
+    batches = _batches(session, start, data, plan, more_fakes)
     objective = GdufObjective(vae, weights.gduf())
     trained = session.train(plan.name, start.model, objective, batches.batch, plan.optim)
     trained.ema.copy_to_model()
@@ -84,7 +77,23 @@ def train_diga(
     vae = start.vae.to(session.device).requires_grad_(False)
     student = with_alignment_head(start.model, seed=data.seed)
     teacher = start.model.to(session.device) if settings.teacher == "frozen" else None
-    batches = data.batches(
+    batches = _batches(session, start, data, plan, more_fakes)
+    objective = DigaObjective(
+        vae, teacher, weights.diga(), weights.tap_layer, settings.teacher_layer
+    )
+    trained = session.train(plan.name, student, objective, batches.alignment_batch, plan.optim)
+    trained.ema.copy_to_model()
+    return student
+
+
+def _batches(
+    session: TrainingSession,
+    start: Pretrained,
+    data: DetectionData,
+    plan: PhasePlan,
+    more_fakes: Sequence[Path],
+) -> MixedBatches:
+    return data.batches(
         session,
         start.tokenizer,
         start.config,
@@ -93,9 +102,3 @@ def train_diga(
         phase_seed=plan.seed,
         more_fakes=more_fakes,
     )
-    objective = DigaObjective(
-        vae, teacher, weights.diga(), weights.tap_layer, settings.teacher_layer
-    )
-    trained = session.train(plan.name, student, objective, batches.alignment_batch, plan.optim)
-    trained.ema.copy_to_model()
-    return student

@@ -65,21 +65,21 @@ def phase_name(kind: Literal["gduf", "diga", "fakes"], round_number: int) -> str
 def coevolve(ctx: StageContext) -> None:
     """Write the co-evolved model's folder, its history and the pictures into `ctx.out`."""
     section = ctx.params.coevolve
-    weights, origin = resolve(section, ctx.inputs.sweep / BEST_WEIGHTS)
+    weights, origin = resolve(section, ctx.inputs["sweep"] / BEST_WEIGHTS)
     in_force = {name: getattr(weights, name) for name in origin}
     for name, source in origin.items():
         ctx.log(f"{name} = {in_force[name]:g} (from {source})")
         ctx.run.set_tag(f"unigendet.{name}.from", source)
     ctx.run.log_params({"in_force": in_force})
     data = DetectionData(
-        shards=ctx.inputs.shards,
-        forged=ctx.inputs.forged,
+        shards=ctx.inputs["shard"],
+        forged=ctx.inputs["forge"],
         seed=ctx.seed,
         use_vae=section.use_vae,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
     )
-    job = CoevolveJob(ctx.inputs.detector, data, weights, section)
+    job = CoevolveJob(ctx.inputs["pretrain_detector"], data, weights, section)
     finished = train_on_ray(ctx, train_rounds, job)
     export_session(ctx, finished, _RESULT)
 

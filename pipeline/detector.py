@@ -34,14 +34,14 @@ def pretrain_detector(ctx: StageContext) -> None:
     """Write the detector's model folder and history into `ctx.out`."""
     section = ctx.params.pretrain_detector
     data = DetectionData(
-        shards=ctx.inputs.shards,
-        forged=ctx.inputs.forged,
+        shards=ctx.inputs["shard"],
+        forged=ctx.inputs["forge"],
         seed=ctx.seed,
         use_vae=section.use_vae,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
     )
-    job = DetectorJob(ctx.inputs.generator, data, section)
+    job = DetectorJob(ctx.inputs["pretrain_generator"], data, section)
     finished = train_on_ray(ctx, train_detector, job)
     export_session(ctx, finished, _RESULT)
 

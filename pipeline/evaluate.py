@@ -56,12 +56,12 @@ class _JudgedSet:
 def evaluate(ctx: StageContext) -> None:
     """Judge, generate and compare; write metrics.json, records.jsonl and pictures to `ctx.out`."""
     params = ctx.params.evaluate
-    real = {name: ShardDataset(ctx.inputs.shards, name) for name in ("train", "val", "test")}
+    real = {name: ShardDataset(ctx.inputs["shard"], name) for name in ("train", "val", "test")}
     judged = [
         _JudgedSet("real/test", real["test"], home=True),
-        _JudgedSet("fake/test", ShardDataset(ctx.inputs.forged, "test"), home=True),
-        _JudgedSet("real/everyday", ShardDataset(ctx.inputs.shards, "everyday"), home=False),
-        _JudgedSet("fake/everyday", ShardDataset(ctx.inputs.forged, "everyday"), home=False),
+        _JudgedSet("fake/test", ShardDataset(ctx.inputs["forge"], "test"), home=True),
+        _JudgedSet("real/everyday", ShardDataset(ctx.inputs["shard"], "everyday"), home=False),
+        _JudgedSet("fake/everyday", ShardDataset(ctx.inputs["forge"], "everyday"), home=False),
     ]
     arms = _arms(ctx)
     test = list(real["test"])
@@ -100,8 +100,8 @@ def evaluate(ctx: StageContext) -> None:
         "detection": detection_figures(detection, seed),
         "explanations": explanation_figures(explanations, seed),
         "images": image_figures(images, seed),
-        "families": read_json(ctx.inputs.forged / "quality.json")["families"],
-        "audit": read_json(ctx.inputs.forged / "audit.json"),
+        "families": read_json(ctx.inputs["forge"] / "quality.json")["families"],
+        "audit": read_json(ctx.inputs["forge"] / "audit.json"),
     }
     summary = summary_of(metrics)
     write_json(ctx.out / METRICS, metrics)
@@ -144,10 +144,10 @@ class _Results:
 
 def _arms(ctx: StageContext) -> dict[str, GeneratorArm]:
     """Who generates. The state before DIGA is compared where the co-evolution kept it."""
-    model = ctx.inputs.model
+    model = ctx.inputs["coevolve"]
     arms = {
         sets.MODEL: GeneratorArm(str(model)),
-        sets.PRETRAINED: GeneratorArm(str(ctx.inputs.generator)),
+        sets.PRETRAINED: GeneratorArm(str(ctx.inputs["pretrain_generator"])),
         sets.UNTRAINED: GeneratorArm(str(model), untrained=True),
     }
     before = model / "before_diga"
@@ -166,7 +166,7 @@ def _job(
     params = ctx.params.evaluate
     stored = {s.name: StoredSet(str(s.data.folder), s.data.name) for s in judged}
     return Job(
-        detector=str(ctx.inputs.model),
+        detector=str(ctx.inputs["coevolve"]),
         sets={**stored, "real/val": StoredSet(str(val.folder), val.name)},
         arms=arms,
         prompts=tuple(sample.caption for sample in asked),
@@ -211,12 +211,12 @@ def _records(
     ctx: StageContext, judged: Sequence[_JudgedSet], results: _Results
 ) -> tuple[list[Sample], list[EvalRecord]]:
     """Every judged sample with its reference answer, and its records."""
-    trained_on = frozenset(read_set(ctx.inputs.forged, "train").generators) - {"real"}
+    trained_on = frozenset(read_set(ctx.inputs["forge"], "train").generators) - {"real"}
     samples: list[Sample] = []
     records: list[EvalRecord] = []
     for one in judged:
         found = results.judgements(one.name)
-        references = read_answers(ctx.inputs.forged, one.data.name)
+        references = read_answers(ctx.inputs["forge"], one.data.name)
         for stored, (score, answer) in zip(one.data, found, strict=True):
             # A fake carries its reference answer; a real image's was written after its shard.
             answer_known = stored.explanation or references.get(stored.key, "")
@@ -228,7 +228,7 @@ def _records(
 
 
 def _checked(ctx: StageContext, samples: Sequence[Sample]) -> Checked:
-    text = (ctx.inputs.forged / EVIDENCE_FILE).read_text(encoding="utf-8")
+    text = (ctx.inputs["forge"] / EVIDENCE_FILE).read_text(encoding="utf-8")
     evidence = {sample.key: measure(sample.image) for sample in samples}
     return Checked(Explainer.from_json(text), evidence)
 
@@ -257,8 +257,8 @@ def _provenance(ctx: StageContext) -> dict[str, object]:
         "command": "dvc repro evaluate",
         "stage_fingerprint": ctx.fingerprint,
         "params_fingerprint": ctx.params.fingerprint(),
-        "model_sha256": file_hash(ctx.inputs.model / "model.safetensors"),
-        "autoencoder_sha256": file_hash(ctx.inputs.model / "vae.safetensors"),
+        "model_sha256": file_hash(ctx.inputs["coevolve"] / "model.safetensors"),
+        "autoencoder_sha256": file_hash(ctx.inputs["coevolve"] / "vae.safetensors"),
         "seed": ctx.seed,
         "bootstrap_draws": ctx.params.evaluate.bootstrap,
         "interval": "95 %, percentiles of a bootstrap over sources; FD: jackknife over sources",

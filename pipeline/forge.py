@@ -60,7 +60,7 @@ class Explained:
 
 def forge(ctx: StageContext) -> None:
     """Write everything that the module's docstring lists into `ctx.out`."""
-    real = {name: ShardDataset(ctx.inputs.shards, name) for name in SETS}
+    real = {name: ShardDataset(ctx.inputs["shard"], name) for name in SETS}
     orders = plan_orders(ctx, {name: len(data) for name, data in real.items()})
     with ctx.ray():
         with ctx.timed("families"):
@@ -97,8 +97,8 @@ def plan_orders(ctx: StageContext, sizes: Mapping[str, int]) -> list[FamilyOrder
             FamilyOrder(
                 family=family,
                 config=forge.config(),
-                shards=ctx.inputs.shards,
-                generator=ctx.inputs.generator,
+                shards=ctx.inputs["shard"],
+                generator=ctx.inputs["pretrain_generator"],
                 fit_on=fit_on,
                 make_from=make_from,
                 seed=ctx.seed * 1000 + place * 100,

@@ -44,7 +44,7 @@ class GeneratorJob:
 def pretrain_generator(ctx: StageContext) -> None:
     """Write the generator's model folder, its history and its pictures into `ctx.out`."""
     section = ctx.params.pretrain_generator
-    job = GeneratorJob(ctx.seed, ctx.inputs.shards, ctx.params.model, section)
+    job = GeneratorJob(ctx.seed, ctx.inputs["shard"], ctx.params.model, section)
     finished = train_on_ray(ctx, train_generator, job)
     export_session(ctx, finished, _RESULT)
 

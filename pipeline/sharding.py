@@ -96,6 +96,7 @@ def open_source(data: DataSection, *, seed: int) -> Source:
         train_stride=data.train_stride,
         train_width=data.band_width,
         gap=data.band_gap,
+        first_column=data.first_column,
     )
 
 

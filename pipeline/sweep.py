@@ -71,8 +71,8 @@ def sweep(ctx: StageContext) -> None:
     """Write `best.yaml` and `trials.json` into `ctx.out`; each trial has a nested MLflow run."""
     section, coevolve = ctx.params.sweep, ctx.params.coevolve
     data = DetectionData(
-        shards=ctx.inputs.shards,
-        forged=ctx.inputs.forged,
+        shards=ctx.inputs["shard"],
+        forged=ctx.inputs["forge"],
         seed=ctx.seed,
         use_vae=coevolve.use_vae,
         text_dropout=coevolve.text_dropout,
@@ -85,7 +85,7 @@ def sweep(ctx: StageContext) -> None:
         device = "cuda" if resources.get("GPU", 0) and ctx.params.cluster.device != "cpu" else "cpu"
         threads = max(1, int(resources["CPU"]) // section.concurrent)
         order = TrialOrder(
-            detector=ctx.inputs.detector,
+            detector=ctx.inputs["pretrain_detector"],
             data=data,
             sweep=section,
             coevolve=coevolve,

@@ -58,9 +58,7 @@ def measure(image: NDArray[np.uint8]) -> Evidence:
             f"evidence needs an (H, W, 3) uint8 image, got {image.shape} {image.dtype}"
         )
     if min(image.shape[:2]) < SMALLEST:
-        raise ValueError(
-            f"evidence needs sides of at least {SMALLEST} px, got {image.shape[:2]}"
-        )
+        raise ValueError(f"evidence needs sides of at least {SMALLEST} px, got {image.shape[:2]}")
     channels = image.astype(np.float64)
     light = channels @ np.array([0.299, 0.587, 0.114])
     power, frequency = _spectrum(light)

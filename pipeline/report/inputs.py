@@ -49,16 +49,16 @@ class ReportInputs:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = read_json(self.folders.eval / METRICS)
+        loaded: dict[str, Any] = read_json(self.folders["evaluate"] / METRICS)
         return loaded
 
     @cached_property
     def records(self) -> list[EvalRecord]:
-        return read_records(self.folders.eval / RECORDS)
+        return read_records(self.folders["evaluate"] / RECORDS)
 
     @cached_property
     def samples(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = read_json(self.folders.eval / SAMPLES)
+        loaded: dict[str, Any] = read_json(self.folders["evaluate"] / SAMPLES)
         return loaded
 
     def sheet(self, name: str) -> NDArray[np.uint8]:
@@ -66,20 +66,20 @@ class ReportInputs:
         about = self.samples[name]
         count = len(about["captions"]) if "captions" in about else 2 * len(about["generated"])
         height, width = about["size"]
-        return read_sheet(self.folders.eval / f"{name}.png", count, (height, width))
+        return read_sheet(self.folders["evaluate"] / f"{name}.png", count, (height, width))
 
     @cached_property
     def real(self) -> Mapping[str, ShardDataset]:
         """Real images by set."""
         names = ("train", "val", "test", "everyday")
         # The evaluation has compared the checksums.
-        return {n: ShardDataset(self.folders.shards, n, verify=False) for n in names}
+        return {n: ShardDataset(self.folders["shard"], n, verify=False) for n in names}
 
     @cached_property
     def fake(self) -> Mapping[str, ShardDataset]:
         """Fakes by set."""
         names = ("train", "val", "test", "everyday")
-        return {n: ShardDataset(self.folders.forged, n, verify=False) for n in names}
+        return {n: ShardDataset(self.folders["forge"], n, verify=False) for n in names}
 
     @cached_property
     def _judged(self) -> dict[str, Sample]:

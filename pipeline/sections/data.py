@@ -23,6 +23,8 @@ class DataSection(Section):
     """Blue Marble: by how much the mosaic is made smaller before it is cut."""
     band_width: Count
     """Blue Marble: width of a training band; a val or test band is one tile wide."""
+    first_column: Annotated[int, Field(ge=0)]
+    """Blue Marble: where the first band begins; another column draws other val and test tiles."""
     band_gap: Annotated[int, Field(ge=8)]
     """Blue Marble: unused columns between bands, at least the resampling filter's reach."""
     train_stride: Count

@@ -129,6 +129,22 @@ def test_bands_never_touch_and_wrap_around_the_globe_with_a_gap() -> None:
     assert {band.split for band in bands} == {"train", "val", "test"}
 
 
+def test_another_first_column_draws_other_test_tiles_of_the_same_world() -> None:
+    moved = BlueMarble(first_column=108)
+    width = load_map(map_path(), SOURCE.shrink).shape[1]
+
+    def places(source: BlueMarble, split: str) -> set[int]:
+        lefts = (item.box[0] for item in source.items() if item.split == split and item.box)
+        return {(left + source.first_column + x) % width for left in lefts for x in range(64)}
+
+    assert not places(moved, "test") & (places(SOURCE, "test") | places(SOURCE, "val"))
+    item = next(item for item in moved.items() if item.split == "test")
+    assert item.box is not None
+    left, top, side = item.box
+    there = load_map(map_path(), SOURCE.shrink)[top : top + side, left + 108 : left + 108 + side]
+    assert np.array_equal(moved.read(item).image, there)
+
+
 def test_bad_sizes_are_told() -> None:
     with pytest.raises(ValueError, match="no room for a val"):
         interleaved_bands(400, train_width=130, eval_width=64, gap=10)
@@ -136,6 +152,8 @@ def test_bad_sizes_are_told() -> None:
         BlueMarble(gap=2)
     with pytest.raises(ValueError, match="train_stride"):
         BlueMarble(train_stride=65)
+    with pytest.raises(ValueError, match="first_column"):
+        BlueMarble(first_column=-1)
     with pytest.raises(ValueError, match="shrink"):
         BlueMarble(shrink=0.5)
 

@@ -6,13 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unigendet.config import (
-    AutoencoderConfig,
-    ModelConfig,
-    ResizeRule,
-    TransformerConfig,
-    VisionConfig,
-)
+from tests.models.tiny import square_config
 from unigendet.data.prompts import prompt_corpus
 from unigendet.data.tokenizer import train_tokenizer
 from unigendet.forgeries.config import FlowConfig, ForgeryConfig, ReconstructionConfig
@@ -29,14 +23,7 @@ SMALL = ForgeryConfig(
 @pytest.fixture(scope="module")
 def generator() -> UniGenDet:
     tokenizer = train_tokenizer([*prompt_corpus(), "desert", "forest"], 300)
-    config = ModelConfig(
-        llm=TransformerConfig(len(tokenizer), 32, 48, 2, 4, 2),
-        vit=VisionConfig(24, 32, 1, 2, image_size=32, patch_size=8),
-        vae=AutoencoderConfig(8, (1, 1, 2), 1, 4, norm_groups=4, mid_attention=False),
-        vae_resize=ResizeRule(max_size=32, min_size=16, stride=8),
-        vit_resize=ResizeRule(max_size=32, min_size=16, stride=8),
-        max_latent_size=4,
-    )
+    config = square_config(len(tokenizer), min_size=16)
     torch.manual_seed(0)
     model = UniGenDetModel(config).eval()
     torch.nn.init.normal_(model.llm2vae.weight, std=0.5)

@@ -9,13 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unigendet.config import (
-    AutoencoderConfig,
-    ModelConfig,
-    ResizeRule,
-    TransformerConfig,
-    VisionConfig,
-)
+from tests.models.tiny import square_config
+from unigendet.config import ModelConfig
 from unigendet.data.prompts import prompt_corpus
 from unigendet.data.tokenizer import Tokenizer, train_tokenizer
 from unigendet.inference import UniGenDet
@@ -31,14 +26,7 @@ def small_tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def small_config(small_tokenizer: Tokenizer) -> ModelConfig:
-    return ModelConfig(
-        llm=TransformerConfig(len(small_tokenizer), 32, 48, 3, 4, 2),
-        vit=VisionConfig(24, 32, 1, 2, image_size=32, patch_size=8),
-        vae=AutoencoderConfig(8, (1, 1, 2), 1, 4, norm_groups=4, mid_attention=False),
-        vae_resize=ResizeRule(max_size=32, min_size=16, stride=8),
-        vit_resize=ResizeRule(max_size=32, min_size=16, stride=8),
-        max_latent_size=4,
-    )
+    return square_config(len(small_tokenizer), layers=3, min_size=16)
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,18 @@ def tiny_config(**changes: Any) -> ModelConfig:
     return replace(config, **changes)
 
 
+def square_config(vocab_size: int, *, layers: int = 2, min_size: int = 32) -> ModelConfig:
+    """For images of up to 32 px: a latent token and a ViT patch both stand for 8 x 8 px."""
+    return ModelConfig(
+        llm=TransformerConfig(vocab_size, 32, 48, layers, 4, 2),
+        vit=VisionConfig(24, 32, 1, 2, image_size=32, patch_size=8),
+        vae=AutoencoderConfig(8, (1, 1, 2), 1, 4, norm_groups=4, mid_attention=False),
+        vae_resize=ResizeRule(max_size=32, min_size=min_size, stride=8),
+        vit_resize=ResizeRule(max_size=32, min_size=min_size, stride=8),
+        max_latent_size=4,
+    )
+
+
 def tiny_model(config: ModelConfig | None = None, seed: int = 0) -> UniGenDetModel:
     """A model whose every weight is random: the usual start has zeros that would hide errors."""
     torch.manual_seed(seed)

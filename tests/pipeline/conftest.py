@@ -48,3 +48,11 @@ def workspace(tmp_path: Path, tracking_database: Path, monkeypatch: pytest.Monke
     _write(folder)
     shutil.copyfile(tracking_database, folder / "mlflow.db")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with every out. Shared: no test may change it."""
+    from tests.pipeline.miniature import evaluated_workspace  # imports all of the model
+
+    return evaluated_workspace(tmp_path_factory.mktemp("evaluated"))

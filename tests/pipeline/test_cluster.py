@@ -168,6 +168,7 @@ with ray_session(load_params(Path("params.yaml")), Path.cwd()):
         return marker.__file__
 
     Path("answer.txt").write_text(ray.get(where.remote()))
+raise SystemExit(3)
 """
 
 
@@ -189,7 +190,8 @@ def test_job_on_a_cluster_started_by_hand(cluster_workspace: Path) -> None:
             if c.status == psutil.CONN_LISTEN
         }
         assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
-        assert submit(cluster_workspace, ["python", "job.py"]) == 0
+        assert submit(cluster_workspace, ["true"]) == 0
+        assert submit(cluster_workspace, ["python", "job.py"]) != 0
         answer = (cluster_workspace / "answer.txt").read_text()
         assert answer == str(cluster_workspace / "marker.py")
     finally:

@@ -16,13 +16,7 @@ from pipeline.forge import SETS, forge, plan_orders
 from pipeline.forge_tasks import FamilyFakes, forge_family
 from pipeline.params import load_params, parse_params
 from pipeline.stage import run_stage
-from unigendet.config import (
-    AutoencoderConfig,
-    ModelConfig,
-    ResizeRule,
-    TransformerConfig,
-    VisionConfig,
-)
+from tests.models.tiny import square_config
 from unigendet.data.answers import read_answers
 from unigendet.data.prompts import parse_verdict, prompt_corpus
 from unigendet.data.shards import ShardDataset, ShardWriter
@@ -74,14 +68,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = train_tokenizer([*prompt_corpus(), "desert", "forest"], 300)
-    config = ModelConfig(
-        llm=TransformerConfig(len(tokenizer), 32, 48, 2, 4, 2),
-        vit=VisionConfig(24, 32, 1, 2, image_size=SIDE, patch_size=8),
-        vae=AutoencoderConfig(8, (1, 1, 2), 1, 4, norm_groups=4, mid_attention=False),
-        vae_resize=ResizeRule(max_size=SIDE, min_size=SIDE, stride=8),
-        vit_resize=ResizeRule(max_size=SIDE, min_size=SIDE, stride=8),
-        max_latent_size=4,
-    )
+    config = square_config(len(tokenizer))
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("generator") / "model"
     model, vae = UniGenDetModel(config).eval(), LatentAutoencoder(config.vae).eval()
@@ -91,7 +78,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _context(shards: Path, generator: Path, seed: int = 0) -> Any:
     params = load_params(ROOT / "profiles" / "smoke.yaml")
-    inputs = SimpleNamespace(shards=shards, generator=generator)
+    inputs = {"shard": shards, "pretrain_generator": generator}
     return SimpleNamespace(params=params, inputs=inputs, seed=seed, device="cpu")
 
 

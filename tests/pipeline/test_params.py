@@ -81,7 +81,7 @@ def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
         ),
         (
             lambda raw: raw["forge"]["roles"].update({k: "train" for k in raw["forge"]["roles"]}),
-            ["forge.roles"],
+            ["`forge.roles`", "no family has the role val, test"],
         ),
     ],
 )

@@ -92,7 +92,7 @@ def test_every_bad_image_is_named_and_its_set_is_not_written(tmp_path: Path) -> 
 
 def test_params_open_the_sources(tmp_path: Path) -> None:
     data = load_params(ROOT / "params.yaml").data
-    assert open_source(data, seed=0) == BlueMarble()
+    assert open_source(data, seed=0) == BlueMarble(first_column=data.first_column)
     folder = data.model_copy(update={"source": "folder", "folder": str(tmp_path)})
     assert open_source(folder, seed=3) == ImageFolder(tmp_path, 64, 0.1, 0.1, 3)
 

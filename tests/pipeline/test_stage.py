@@ -168,7 +168,7 @@ def test_missing_input(workspace: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_undeclared_input_is_a_bug(workspace: Path) -> None:
     def greedy(context: StageContext) -> None:
-        _ = context.inputs.model
+        _ = context.inputs["coevolve"]
 
     with pytest.raises(AssertionError, match="does not declare coevolve"):
         run_stage("shard", greedy, workspace)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unigendet.data.sources.base import SourceItem
-from unigendet.data.sources.blue_marble import BlueMarble, load_map, map_path
+from unigendet.data.sources.blue_marble import BlueMarble
 from unigendet.types import Sample
 
 COLUMNS, ROWS = 8, 5
@@ -42,7 +42,7 @@ def draw_contact_sheet(samples: Sequence[Sample], path: Path, *, title: str) -> 
 
 def draw_band_map(source: BlueMarble, items: Sequence[SourceItem], path: Path) -> None:
     """Write a PNG of the map: its bands in one colour per split, and every tile's outline."""
-    picture = load_map(map_path(), source.shrink)
+    picture = source.picture()
     scale = MAP_WIDTH / picture.shape[1]
     size = (MAP_WIDTH, round(picture.shape[0] * scale))
     small = np.asarray(Image.fromarray(picture).resize(size)) * 0.75

@@ -6,7 +6,9 @@ photograph, so water may be a thin margin of a tile at most; Antarctica is left 
 
 The place is the split: val and test own narrow longitude bands between the train bands, with gaps
 (`splits.interleaved_bands`). Val and test tiles never overlap each other; train tiles may, inside
-their own band (`train_stride`), which is denser sampling and not more independent images.
+their own band (`train_stride`), which is denser sampling and not more independent images. Another
+`first_column` draws other bands: what was chosen while looking at one set of test tiles is then
+measured on tiles that nobody has looked at.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class BlueMarble:
     train_stride: int = 24
     train_width: int = 136
     gap: int = 8
+    first_column: int = 0
+    """Column at which the first band begins; the map goes on from its other end."""
     max_water: float = 0.12
     """Largest share of water in a tile, in [0, 1]."""
     min_contrast: float = 3.5
@@ -54,6 +58,8 @@ class BlueMarble:
             raise ValueError(
                 f"train_width ({self.train_width}) must hold at least one tile ({self.tile})"
             )
+        if self.first_column < 0:
+            raise ValueError(f"first_column must be at least 0, got {self.first_column}")
         if self.gap < 8:
             raise ValueError(
                 f"gap must be at least 8 pixels, the reach of the resampling filter, got {self.gap}"
@@ -63,18 +69,21 @@ class BlueMarble:
     def domain(self) -> str:
         return "blue_marble"
 
+    def picture(self) -> NDArray[np.uint8]:
+        """(H, W, 3): the shrunken map, beginning at `first_column`."""
+        return load_map(map_path(), self.shrink, self.first_column)
+
     def bands(self) -> list[Band]:
-        """The longitude bands of the shrunken map, west to east."""
+        """The bands of the shrunken map, eastward from `first_column`."""
         return interleaved_bands(
-            load_map(map_path(), self.shrink).shape[1],
+            self.picture().shape[1],
             train_width=self.train_width,
             eval_width=self.tile,
             gap=self.gap,
         )
 
     def items(self) -> list[SourceItem]:
-        picture = load_map(map_path(), self.shrink)
-        usable = _usable_corners(picture, self.tile, self.max_water, self.min_contrast)
+        usable = _usable_corners(self.picture(), self.tile, self.max_water, self.min_contrast)
         return [item for band in self.bands() for item in self._band_items(band, usable)]
 
     def _band_items(self, band: Band, usable: NDArray[np.bool_]) -> list[SourceItem]:
@@ -110,7 +119,7 @@ class BlueMarble:
     def read(self, item: SourceItem) -> Sample:
         assert item.box is not None
         left, top, side = item.box
-        tile = load_map(item.path, self.shrink)[top : top + side, left : left + side].copy()
+        tile = self.picture()[top : top + side, left : left + side].copy()
         return Sample(
             key=item.key,
             image=tile,
@@ -137,12 +146,12 @@ def map_path() -> Path:
 
 
 @lru_cache(maxsize=2)
-def load_map(path: Path, shrink: float) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB, the picture shrunk by `shrink` with a Lanczos filter."""
+def load_map(path: Path, shrink: float, first_column: int = 0) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB, shrunk by `shrink` with a Lanczos filter, then turned to begin elsewhere."""
     with Image.open(path) as picture:
         size = (round(picture.width / shrink), round(picture.height / shrink))
         resized = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    array = np.asarray(resized)
+    array = np.roll(np.asarray(resized), -first_column, axis=1)
     array.setflags(write=False)
     return array
 
