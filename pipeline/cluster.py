@@ -14,7 +14,6 @@ from pipeline.tracking import check_shared, tracking_uri
 from pipeline.workspace import persistent_root
 
 LOOPBACK = "127.0.0.1"
-_DASHBOARD = "RAY_API_SERVER_ADDRESS"
 
 
 @contextmanager
@@ -36,19 +35,14 @@ def ray_session(
             log_to_driver=True,
         )
     else:
-        # Ray's own processes look for "the" dashboard of this machine and would find another
-        # session's: tell them. They inherit the environment, so the port is chosen beforehand.
-        port = free_port()
-        os.environ[_DASHBOARD] = f"http://{LOOPBACK}:{port}"
         ray.init(
             # Without it Ray would join whatever cluster this machine ran last.
             address="local",
             num_cpus=params.cluster.num_cpus or None,
             resources=resources,
             object_store_memory=params.cluster.object_store_mb * 2**20,
-            include_dashboard=True,
-            dashboard_host=LOOPBACK,
-            dashboard_port=port,
+            # Its nine processes would take a third of the start; `make cluster-up` has one to see.
+            include_dashboard=False,
             _node_ip_address=LOOPBACK,
             log_to_driver=True,
         )
@@ -58,7 +52,6 @@ def ray_session(
         yield
     finally:
         ray.shutdown()
-        os.environ.pop(_DASHBOARD, None)
 
 
 def prepare_environment(workspace: Path) -> None:

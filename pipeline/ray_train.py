@@ -60,6 +60,9 @@ def train_on_ray(ctx: StageContext, task: Callable[[TrainingSession, Job], None]
     cluster = ctx.params.cluster
     # A worker imports for half a minute; on a busy machine Ray Train's own limit is too short.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    if not os.environ.get("RAY_ADDRESS"):
+        # This machine is not taken away with notice as a cloud's is: spare the watching process.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     with ctx.ray():
         import ray
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig

@@ -48,8 +48,10 @@ def whiten_patch_embedding(model: UniGenDetModel, patches: Tensor) -> None:
 
     What tells real from generated lies in fine detail, whose variance is thousands of times smaller
     than that of brightness: behind a random projection and a LayerNorm it is all but invisible.
-    A projection on the patches' principal components, each scaled to variance 1 and then mixed by
-    a random rotation, shows all scales alike.
+    Each channel is one principal component of the patches, scaled to variance 1, the largest first:
+    a generator that cannot draw some of them then shows in those channels. (Mixing the components
+    by a rotation, as many whitenings do, hides that again: docs/log.md.) Channels beyond the number
+    of components start at zero.
 
     Args:
         patches: (N, p * p * channels) flattened patches of training images, N well above their
@@ -68,8 +70,7 @@ def whiten_patch_embedding(model: UniGenDetModel, patches: Tensor) -> None:
     variances, directions = torch.linalg.eigh(torch.cov(samples.T))  # (values,), (values, values)
     # Components below the quantisation step of 8-bit pixels are rounding, not picture.
     scaled = directions / (variances.clamp_min(0) + (2 / 255) ** 2 / 12).sqrt()
-    rotation = torch.linalg.qr(torch.randn(max(width, values), values, dtype=torch.float64))[0]
-    weight = rotation[:width] @ scaled.T  # (width, values)
-    weight /= (weight @ torch.cov(samples.T) @ weight.T).diagonal().mean().sqrt()
+    weight = torch.zeros(width, values, dtype=torch.float64)
+    weight[:values] = scaled.T.flip(0)[:width]
     embedding.weight.copy_(weight)
     embedding.bias.copy_(-weight @ mean)
