@@ -5,29 +5,30 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from pipeline.params import Params
 from pipeline.tracking import check_shared, tracking_uri
 from pipeline.workspace import persistent_root
 
 LOOPBACK = "127.0.0.1"
+_DASHBOARD = "RAY_API_SERVER_ADDRESS"
 
 
 @contextmanager
-def ray_session(
-    params: Params, workspace: Path, *, resources: dict[str, float] | None = None
-) -> Iterator[None]:
+def ray_session(params: Params, workspace: Path, *, ahead: Sequence[str] = ()) -> Iterator[None]:
     """Ray is connected inside the block, and what was started here is stopped after it.
 
-    `resources` names custom resources of a local session (`{"trial_slot": 2}`); a cluster that was
-    started elsewhere must have been started with them.
+    `ahead` names modules to import while Ray's processes start: it leaves this one idle for long.
     """
     prepare_environment(workspace)
     import ray
 
+    Thread(target=lambda: [import_module(name) for name in ahead], daemon=True).start()
     if os.environ.get("RAY_ADDRESS"):
         # The workers must run this workspace's code and not what they have installed.
         ray.init(
@@ -35,14 +36,18 @@ def ray_session(
             log_to_driver=True,
         )
     else:
+        # Ray's own processes look for "the" dashboard of this machine and would find another
+        # session's: tell them. They inherit the environment, so the port is chosen beforehand.
+        port = free_port()
+        os.environ[_DASHBOARD] = f"http://{LOOPBACK}:{port}"
         ray.init(
             # Without it Ray would join whatever cluster this machine ran last.
             address="local",
             num_cpus=params.cluster.num_cpus or None,
-            resources=resources,
             object_store_memory=params.cluster.object_store_mb * 2**20,
-            # Its nine processes would take a third of the start; `make cluster-up` has one to see.
-            include_dashboard=False,
+            include_dashboard=True,
+            dashboard_host=LOOPBACK,
+            dashboard_port=port,
             _node_ip_address=LOOPBACK,
             log_to_driver=True,
         )
@@ -52,6 +57,7 @@ def ray_session(
         yield
     finally:
         ray.shutdown()
+        os.environ.pop(_DASHBOARD, None)
 
 
 def prepare_environment(workspace: Path) -> None:

@@ -191,7 +191,7 @@ def _run(ctx: StageContext, job: Job, pieces: Sequence[Piece]) -> _Results:
     }
     results = _Results()
     done, said = 0.0, 0.0
-    with ctx.ray(), ctx.timed("models"):
+    with ctx.ray("ray.data"), ctx.timed("models"):
         gpu = job.device == "cuda"
         actors = actor_count(gpu)
         began = time.perf_counter()

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class LocalCluster:
         return cluster
 
 
-def start(workspace: Path, *, num_cpus: int | None = None, trial_slots: int = 2) -> LocalCluster:
+def start(workspace: Path, *, num_cpus: int | None = None) -> LocalCluster:
     """Starts a head node on loopback and waits until it takes jobs."""
     home = persistent_root(workspace)
     if _note(home).is_file():
@@ -70,7 +71,6 @@ def start(workspace: Path, *, num_cpus: int | None = None, trial_slots: int = 2)
         # The agent runs the jobs; its usual port is taken where another Ray is running.
         f"--dashboard-agent-listen-port={agent}",
         f"--ray-client-server-port={client}",
-        f'--resources={{"trial_slot": {trial_slots}}}',
         "--disable-usage-stats",
         *([f"--num-cpus={num_cpus}"] if num_cpus else []),
     ]
@@ -94,6 +94,16 @@ def start(workspace: Path, *, num_cpus: int | None = None, trial_slots: int = 2)
             raise ValueError(f"the local cluster did not start; {log} says why")
         time.sleep(1)
     return cluster
+
+
+@contextmanager
+def running_cluster(workspace: Path) -> Iterator[LocalCluster]:
+    """A local cluster for the time of the block."""
+    cluster = start(workspace)
+    try:
+        yield cluster
+    finally:
+        stop(workspace)
 
 
 def submit(workspace: Path, command: Sequence[str]) -> int:

@@ -63,7 +63,7 @@ def train_on_ray(ctx: StageContext, task: Callable[[TrainingSession, Job], None]
     if not os.environ.get("RAY_ADDRESS"):
         # This machine is not taken away with notice as a cloud's is: spare the watching process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    with ctx.ray():
+    with ctx.ray("ray.train.torch"):
         import ray
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer

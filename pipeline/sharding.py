@@ -51,7 +51,7 @@ def shard(ctx: StageContext) -> None:
     params = ctx.params
     source = open_source(params.data, seed=ctx.seed)
     everyday = EverydayPhotographs(tile=params.data.image_size, crops=params.data.everyday_crops)
-    with ctx.ray():
+    with ctx.ray("ray.data"):
         ctx.mark_started()
         with ctx.timed("list"):
             plan = plan_sets(source, everyday)

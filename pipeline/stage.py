@@ -91,11 +91,11 @@ class StageContext:
         if self._started_at is None:
             self._started_at = time.time() if at is None else at
 
-    def ray(self, resources: dict[str, float] | None = None) -> AbstractContextManager[None]:
+    def ray(self, *ahead: str) -> AbstractContextManager[None]:
         """Ray is connected inside the block (`pipeline.cluster.ray_session`)."""
         from pipeline.cluster import ray_session
 
-        return ray_session(self.params, self.workspace, resources=resources)
+        return ray_session(self.params, self.workspace, ahead=ahead)
 
     def timings(self, attempts: int) -> StageTimings:
         """What the stage took so far."""

@@ -78,7 +78,7 @@ def sweep(ctx: StageContext) -> None:
         text_dropout=coevolve.text_dropout,
         validation_images=section.validation_images,
     )
-    with ctx.ray():
+    with ctx.ray("ray.tune"):
         import ray
 
         resources = ray.cluster_resources()
