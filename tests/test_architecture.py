@@ -108,9 +108,6 @@ def test_inputs_come_from_earlier_stages() -> None:
 def test_stage_declares_the_sections_and_inputs_that_it_reads(spec: StageSpec) -> None:
     """Read but not declared leaves a stale result; declared but not read runs for nothing."""
     sections = set(Params.model_fields) - {"cluster", "tracking"}
-    of_input = {"shards": "shard", "generator": "pretrain_generator", "forged": "forge"}
-    of_input |= {"detector": "pretrain_detector", "sweep": "sweep", "model": "coevolve"}
-    of_input |= {"eval": "evaluate"}
     own = [
         path
         for path in import_closure(f"stages.{spec.name}", ROOT, beyond_plumbing=False)
@@ -120,7 +117,7 @@ def test_stage_declares_the_sections_and_inputs_that_it_reads(spec: StageSpec) -
     read = set(re.findall(r"\bparams\.(\w+)", text)) & sections
     if re.search(r"\b(ctx|context)\.seed\b", text):
         read.add("seed")
-    inputs = {of_input[name] for name in re.findall(r"\binputs\.(\w+)", text) if name in of_input}
+    inputs = set(re.findall(r"\b(?:inputs|folders)\[\"(\w+)\"\]", text))
     if spec.name == "report":
         # It shows the whole configuration, and goes through all outs in a loop.
         assert read <= set(spec.sections) and inputs <= set(spec.inputs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from pipeline.params import load_params, main, parse_params
@@ -27,6 +28,8 @@ from unigendet.config import (
     TransformerConfig,
     VisionConfig,
 )
+from unigendet.models.unified import UniGenDetModel
+from unigendet.models.vae import LatentAutoencoder
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -42,7 +45,18 @@ def raw() -> Raw:
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *PROFILES], ids=lambda path: path.stem)
 def test_profiles_are_valid(path: Path) -> None:
     params = load_params(path)
-    assert params.model.config(params.shard.vocab_size).llm.vocab_size == params.shard.vocab_size
+    config = params.model.config(params.shard.vocab_size)
+    assert config.llm.vocab_size == params.shard.vocab_size
+    with torch.device("meta"):
+        UniGenDetModel(config)
+        vae = LatentAutoencoder(config.vae)
+    assert vae.posterior(torch.empty(1, 3, 64, 64, device="meta"))[0].shape[1:] == (
+        config.vae.latent_channels,
+        64 // config.vae.downsample,
+        64 // config.vae.downsample,
+    )
+    cells = params.data.image_size // (config.vae.downsample * config.latent_patch_size)
+    assert cells <= config.max_latent_size, "an image's latents must have a position each"
 
 
 def _misspell(raw: Raw) -> None:
