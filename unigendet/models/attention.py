@@ -154,8 +154,9 @@ class PackAttention:
         for bucket, bias in zip(self.plan.buckets, self.biases, strict=True):
             end = offset + bucket.batch * bucket.length
             padded = (bucket.batch, bucket.length, -1, q.shape[2])
-            bucket_q, bucket_k, bucket_v = (x[offset:end].view(padded) for x in (q, k, v))
-            outputs.append(grouped_attention(bucket_q, bucket_k, bucket_v, bias).flatten(0, 1))
+            own_q, own_k, own_v = (x[offset:end].view(padded).transpose(1, 2) for x in (q, k, v))
+            mixed = grouped_attention(own_q, own_k, own_v, bias)
+            outputs.append(mixed.transpose(1, 2).flatten(0, 1))
             offset = end
         joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return _from_buckets(joined, scatter)
@@ -168,17 +169,23 @@ def _bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """q (B, Q, heads, D), k and v (B, K, kv heads, D), mask broadcast to (B, heads, Q, K).
+    """q (B, heads, Q, D), k and v (B, kv heads, K, D), mask (B or 1, 1, Q, K) -> as q.
 
-    Key/value head j serves query heads `j g .. j g + g - 1`; scale 1 / sqrt(D). The result is
-    (B, Q, heads, D).
+    Key/value head j serves query heads `j g .. j g + g - 1`; scale 1 / sqrt(D).
     """
-    gqa = q.shape[2] != k.shape[2]
-    q, k, v = (x.to(q.dtype).transpose(1, 2) for x in (q, k, v))
+    k, v = k.to(q.dtype), v.to(q.dtype)
+    if q.shape[2] == 1:
+        # One token, as in decoding: the g heads of a group become g queries of one head, so that
+        # its keys and values are read once, not g times.
+        grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # (B, kv heads, g, D)
+        return _attention(grouped, k, v, mask).reshape(q.shape)
+    return _attention(q, k, v, mask)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    gqa = q.shape[1] != k.shape[1]
     if q.device.type == "cpu":
         # The bfloat16 kernel is slower than the float32 one here, so autocast stays out of it.
         with torch.autocast("cpu", enabled=False):
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-    else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-    return out.transpose(1, 2)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)

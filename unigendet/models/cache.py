@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unigendet.config import TransformerConfig
@@ -24,9 +25,9 @@ class KVCache:
     """The memory of B contexts; `length` entries of each buffer are in use, padding included."""
 
     keys: list[Tensor]
-    """Per layer (B, capacity, kv heads, D), after norm and rotation."""
+    """Per layer (B, kv heads, capacity, D), after norm and rotation: a head's keys lie together."""
     values: list[Tensor]
-    """Per layer (B, capacity, kv heads, D)."""
+    """Per layer (B, kv heads, capacity, D)."""
     valid: Tensor
     """(B, capacity) bool: False for padding."""
     next_position: Tensor
@@ -43,7 +44,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
     ) -> Self:
         """B contexts that have read nothing."""
-        shape = (batch_size, 0, config.num_key_value_heads, config.head_dim)
+        shape = (batch_size, config.num_key_value_heads, 0, config.head_dim)
         layers = range(config.num_hidden_layers)
         return cls(
             keys=[torch.zeros(shape, device=device, dtype=dtype) for _ in layers],
@@ -69,8 +70,8 @@ class KVCache:
         """A copy of these contexts (int64 indexes, repeats allowed), in this order."""
         used = self.length
         return type(self)(
-            keys=[key[:, :used].index_select(0, contexts) for key in self.keys],
-            values=[value[:, :used].index_select(0, contexts) for value in self.values],
+            keys=[key[:, :, :used].index_select(0, contexts) for key in self.keys],
+            values=[value[:, :, :used].index_select(0, contexts) for value in self.values],
             valid=self.valid[:, :used].index_select(0, contexts),
             next_position=self.next_position.index_select(0, contexts),
             length=used,
@@ -94,8 +95,8 @@ class KVCache:
         """Keys and values that a context holds, each (tokens, kv heads, D), in reading order."""
         real = self.valid[context, : self.length]
         return (
-            self.keys[layer][context, : self.length][real],
-            self.values[layer][context, : self.length][real],
+            self.keys[layer][context, :, : self.length].transpose(0, 1)[real],
+            self.values[layer][context, :, : self.length].transpose(0, 1)[real],
         )
 
     def reserve(self, length: int) -> None:
@@ -104,9 +105,10 @@ class KVCache:
         if length <= capacity:
             return
         grow = max(length, 2 * capacity) - capacity
-        self.keys = [_grown(key, grow) for key in self.keys]
-        self.values = [_grown(value, grow) for value in self.values]
-        self.valid = _grown(self.valid, grow)
+        # Zeros, as masked entries still take part in products: 0 * anything finite is 0.
+        self.keys = [F.pad(key, (0, 0, 0, grow)) for key in self.keys]
+        self.values = [F.pad(value, (0, 0, 0, grow)) for value in self.values]
+        self.valid = F.pad(self.valid, (0, grow))
 
     def advance(self, query: Query) -> None:
         """Count a block whose keys and values have just been written as read."""
@@ -119,12 +121,7 @@ class KVCache:
 def _stacked(buffers: Sequence[Sequence[Tensor]], used: int) -> list[Tensor]:
     """Per layer, the used entries of several caches, one cache after another."""
     layers = zip(*buffers, strict=True)
-    return [torch.cat([buffer[:, :used] for buffer in layer]) for layer in layers]
-
-
-def _grown(buffer: Tensor, count: int) -> Tensor:
-    # Zeros, as masked entries still take part in products: 0 * anything finite is 0.
-    return torch.cat([buffer, buffer.new_zeros(buffer.shape[0], count, *buffer.shape[2:])], dim=1)
+    return [torch.cat([buffer[:, :, :used] for buffer in layer]) for layer in layers]
 
 
 class CachedAttention:
@@ -157,15 +154,15 @@ class CachedAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[:, self.start : self.end] = self._padded(k)
-        values[:, self.start : self.end] = self._padded(v)
+        keys[:, :, self.start : self.end] = self._padded(k)
+        values[:, :, self.start : self.end] = self._padded(v)
         out = grouped_attention(
-            self._padded(q), keys[:, : self.end], values[:, : self.end], self.bias
+            self._padded(q), keys[:, :, : self.end], values[:, :, : self.end], self.bias
         )
-        return out.flatten(0, 1).index_select(0, self.query.places)
+        return out.transpose(1, 2).flatten(0, 1).index_select(0, self.query.places)
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Token rows (N, heads, D) -> (B, Q, heads, D), zeros where a block is shorter."""
+        """Token rows (N, heads, D) -> (B, heads, Q, D), zeros where a block is shorter."""
         batch, width = self.query.filled.shape
         padded = x.new_zeros(batch * width, *x.shape[1:]).index_copy_(0, self.query.places, x)
-        return padded.view(batch, width, *x.shape[1:])
+        return padded.view(batch, width, *x.shape[1:]).transpose(1, 2)
