@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from unigendet.data.loader import MixedBatches
     from unigendet.data.tokenizer import Tokenizer
     from unigendet.models.unified import UniGenDetModel
-    from unigendet.objectives import Encoder
     from unigendet.training.session import TrainingSession
+    from unigendet.types import Encoder
     from unigendet.validation import Validation
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,17 +18,11 @@ from unigendet.losses import (
     weighted_sum,
 )
 from unigendet.models.unified import UniGenDetModel
-from unigendet.types import AlignmentBatch, ModelOutput, PackedBatch
+from unigendet.types import AlignmentBatch, Encoder, ModelOutput, PackedBatch
 
 TeacherLayer = Literal["last", "last_input"] | int
 PUBLISHED_TAP = 7
 """The published alignment reads student and teacher after the eighth layer."""
-
-
-class Encoder(Protocol):
-    """The part of the autoencoder that an objective needs."""
-
-    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor: ...
 
 
 def encode_images(vae: Encoder, batch: PackedBatch) -> Tensor:

@@ -12,8 +12,7 @@ from unigendet.flow import patchify_latents
 from unigendet.models.cache import KVCache
 from unigendet.models.queries import Query, latent_query, text_query, vit_query
 from unigendet.models.unified import UniGenDetModel
-from unigendet.models.vae import LatentAutoencoder
-from unigendet.types import Markers
+from unigendet.types import Encoder, Markers
 
 Item = TextItem | ImageItem
 
@@ -21,7 +20,7 @@ Item = TextItem | ImageItem
 @torch.no_grad()
 def read_contexts(
     model: UniGenDetModel,
-    vae: LatentAutoencoder,
+    vae: Encoder,
     markers: Markers,
     contexts: Sequence[Sequence[Item]],
     posterior_noise: Sequence[Tensor] | None = None,
@@ -91,7 +90,7 @@ def _query(
 
 
 def _latents(
-    vae: LatentAutoencoder,
+    vae: Encoder,
     contexts: Sequence[Sequence[Item]],
     posterior_noise: Sequence[Tensor] | None,
     device: torch.device,

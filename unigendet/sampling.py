@@ -15,9 +15,8 @@ from unigendet.flow import shift_timestep
 from unigendet.models.cache import KVCache
 from unigendet.models.queries import latent_query
 from unigendet.models.unified import UniGenDetModel
-from unigendet.models.vae import LatentAutoencoder
 from unigendet.prefill import Item, read_contexts
-from unigendet.types import Markers
+from unigendet.types import Encoder, Markers
 
 Renorm = Literal["image", "global", "channel", "text_channel"]
 """Over what the guided velocity's length is held against the conditional one's: each image, all
@@ -97,7 +96,7 @@ class FlowStep:
 
 def guidance_contexts(
     model: UniGenDetModel,
-    vae: LatentAutoencoder,
+    vae: Encoder,
     markers: Markers,
     contexts: Sequence[Sequence[Item]],
     posterior_noise: Sequence[Tensor] | None = None,

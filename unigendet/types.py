@@ -220,6 +220,13 @@ class ModelOutput:
     """(Nf, hidden): the alignment head on the tap asked for, at the tokens of `velocity`."""
 
 
+class Encoder(Protocol):
+    """The part of the autoencoder that the model's inputs need."""
+
+    def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Scaled latents (n, z, h, w) of pixels: a draw by `noise`, or the mean without."""
+
+
 class Losses(Protocol):
     """What an objective returns to the training loop."""
 

@@ -18,8 +18,8 @@ from unigendet.data.tokenizer import Tokenizer
 from unigendet.losses import det_loss, flow_loss, text_loss
 from unigendet.metrics.detection import area_under, roc_curve
 from unigendet.models.unified import UniGenDetModel
-from unigendet.objectives import Encoder, encode_images
-from unigendet.types import ModelOutput, PackedBatch, Sample
+from unigendet.objectives import encode_images
+from unigendet.types import Encoder, ModelOutput, PackedBatch, Sample
 
 _BATCH = 32
 
