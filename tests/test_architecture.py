@@ -19,11 +19,13 @@ LAYERS = {
     "stages": {"stages", "pipeline"},
     "pipeline": {"pipeline", "unigendet"},
     "unigendet": {"unigendet"},
+    "benchmarks": {"benchmarks", "unigendet"},
 }
 FORBIDDEN = {
     "unigendet": {"ray", "mlflow", "dvc", "pydantic", "torchvision", "timm"},
     "pipeline": {"dvc", "torchvision", "timm"},
     "stages": {"dvc", "ray", "mlflow", "torch", "torchvision", "timm"},
+    "benchmarks": {"ray", "mlflow", "dvc", "pydantic", "torchvision", "timm"},
 }
 SLOW_TO_IMPORT = {"diffusers", "transformers", "ray", "mlflow", "skimage", "sklearn", "webdataset"}
 SLOW_TO_IMPORT |= {"torchmetrics", "sentence_transformers", "matplotlib", "pandas", "optuna"}

@@ -1,0 +1,1 @@
+"""What the model costs: scripts that measure, and the arithmetic that figures are held against."""
