@@ -19,7 +19,9 @@ from pipeline.stage import StageContext
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from unigendet.config import ModelConfig
     from unigendet.inference import UniGenDet
     from unigendet.models.vae import LatentAutoencoder
     from unigendet.training.session import TrainingSession
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 _AUTOENCODER, _RESULT = "autoencoder", "generator"
 _SCALING_IMAGES = 256
-"""Training images from which the latents' scale is measured."""
+"""Training images from which the latents' start and, in the end, their scale are measured."""
 _PSNR_IMAGES = 256
 
 
@@ -61,7 +63,7 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
 
     from unigendet.data.loader import Selection
     from unigendet.data.shards import ShardDataset
-    from unigendet.data.transforms import to_pixels
+    from unigendet.models.initialisation import whiten_latents
     from unigendet.models.vae import LatentAutoencoder
     from unigendet.training.autoencoder import AutoencoderObjective, AutoencoderTrainee, PatchCritic
     from unigendet.training.autoencoder_batches import AutoencoderBatches
@@ -72,6 +74,8 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
     real = Selection([ShardDataset(job.shards, "train")], fake=False)
     torch.manual_seed(job.seed)
     vae = LatentAutoencoder(config.vae)
+    pixels = _pixels(spread(real, _SCALING_IMAGES), config)
+    whiten_latents(vae, pixels)
     critic = PatchCritic(section.critic_width) if section.weights.adversary > 0 else None
     batches = AutoencoderBatches(
         real,
@@ -92,8 +96,6 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
         section.optim.config(),
     )
     trained.ema.copy_to_model()
-    chosen = spread(real, _SCALING_IMAGES)
-    pixels = torch.stack([to_pixels(sample.image, config.vae_resize) for sample in chosen])
     vae.fit_scaling(pixels.to(session.device))
     save_file(vae.cpu().published_state_dict(), folder / "vae.safetensors")
     scaling = {"scale_factor": vae.config.scale_factor, "shift_factor": vae.config.shift_factor}
@@ -153,14 +155,22 @@ def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> No
     write_summary(folder, figures, parameters=sum(p.numel() for p in model.parameters()))
 
 
+def _pixels(samples: Sequence[Sample], config: ModelConfig) -> Tensor:
+    """(N, 3, H, W) in [-1, 1], as the autoencoder sees them."""
+    import torch
+
+    from unigendet.data.transforms import to_pixels
+
+    return torch.stack([to_pixels(sample.image, config.vae_resize) for sample in samples])
+
+
 def _reconstructed(generator: UniGenDet, samples: Sequence[Sample]) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8: through the posterior's mean and back."""
     import torch
 
-    from unigendet.data.transforms import to_image, to_pixels
+    from unigendet.data.transforms import to_image
 
-    rule = generator.config.vae_resize
-    pixels = torch.stack([to_pixels(sample.image, rule) for sample in samples])
+    pixels = _pixels(samples, generator.config)
     device = generator.model.llm2vae.weight.device
     with torch.no_grad():
         return to_image(generator.vae.decode(generator.vae.encode(pixels.to(device))))

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.models.tiny import tiny_config
-from unigendet.models.initialisation import whiten_patch_embedding
+from unigendet.models.initialisation import whiten_latents, whiten_patch_embedding
 from unigendet.models.unified import UniGenDetModel
+from unigendet.models.vae import LatentAutoencoder
 
 
 def _patches(count: int, values: int) -> torch.Tensor:
@@ -66,3 +67,24 @@ def test_too_few_patches_are_an_error() -> None:
     values = model.vit_model.vision_model.embeddings.patch_embedding.in_features
     with pytest.raises(ValueError, match="at least as many patches"):
         whiten_patch_embedding(model, _patches(values - 1, values))
+
+
+def test_latents_start_uncorrelated() -> None:
+    torch.manual_seed(0)
+    vae = LatentAutoencoder(tiny_config().vae)
+    random = torch.Generator().manual_seed(1)
+    level = torch.randn(24, 1, 1, 1, generator=random)
+    pixels = (level + 0.2 * torch.randn(24, 3, 16, 16, generator=random)).clamp(-1, 1)
+    before = vae.posterior(pixels)[1]
+    whiten_latents(vae, pixels)
+    mean, logvar = vae.posterior(pixels)
+    values = mean.detach().transpose(0, 1).flatten(1)
+    assert torch.allclose(torch.cov(values), torch.eye(len(values)), atol=1e-3)
+    assert torch.allclose(values.mean(1), torch.zeros(len(values)), atol=1e-4)
+    assert torch.allclose(before - 6, logvar, atol=1e-5), "little noise at first"
+
+
+def test_too_few_latent_cells_are_an_error() -> None:
+    vae = LatentAutoencoder(tiny_config().vae)
+    with pytest.raises(ValueError, match="give more images"):
+        whiten_latents(vae, torch.zeros(1, 3, 2, 2))

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from unigendet.models.unified import UniGenDetModel
+    from unigendet.models.vae import LatentAutoencoder
 
 _TOKEN_STD = 0.02
+_LESS_LOG_VARIANCE = 6.0
+"""A twentieth of the standard deviation."""
 
 
 def initialise(model: UniGenDetModel) -> None:
@@ -74,3 +77,34 @@ def whiten_patch_embedding(model: UniGenDetModel, patches: Tensor) -> None:
     weight[:values] = scaled.T.flip(0)[:width]
     embedding.weight.copy_(weight)
     embedding.bias.copy_(-weight @ mean)
+
+
+@torch.no_grad()
+def whiten_latents(vae: LatentAutoencoder, pixels: Tensor) -> None:
+    """Start a fresh autoencoder's latent channels uncorrelated, mean 0, variance 1, little noise.
+
+    At first every channel holds mostly brightness, and training from there leaves some of them
+    copies of others for good: the same recipe then ends with a blurred picture or a sharp one, as
+    chance has it (docs/log.md).
+
+    Args:
+        pixels: (N, 3, H, W) training images in [-1, 1].
+
+    Raises:
+        ValueError: the images have fewer latent cells than channels.
+    """
+    channels = vae.config.latent_channels
+    mean, _ = vae.posterior(pixels)
+    values = mean.transpose(0, 1).flatten(1).double()  # (z, N * h * w)
+    if values.shape[1] <= channels:
+        raise ValueError(
+            f"{values.shape[1]} latent cells are too few for {channels} channels: give more images"
+        )
+    variances, directions = torch.linalg.eigh(torch.cov(values))
+    whitening = (directions * variances.rsqrt()) @ directions.T  # (z, z), symmetric
+    last = vae.kl.encoder.conv_out  # means come first, log-variances after them
+    weight, bias = last.weight[:channels].double(), last.bias[:channels].double()
+    last.weight[:channels] = torch.einsum("ij,jkhw->ikhw", whitening, weight).float()
+    last.bias[:channels] = (whitening @ (bias - values.mean(1))).float()
+    # Draws with a standard deviation near 1, as a fresh encoder has, would drown the means.
+    last.bias[channels:] -= _LESS_LOG_VARIANCE
