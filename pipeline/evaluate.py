@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ from unigendet.evaluation import (
 from unigendet.evidence import measure
 from unigendet.explanations import EVIDENCE_FILE, Explainer
 from unigendet.image_evaluation import ImageSet, evaluate_images
+from unigendet.models.pretrained import open_model_weights
 from unigendet.types import EvalRecord, Sample
 
 SUMMARY = "summary.json"
@@ -257,13 +260,19 @@ def _provenance(ctx: StageContext) -> dict[str, object]:
         "command": "dvc repro evaluate",
         "stage_fingerprint": ctx.fingerprint,
         "params_fingerprint": ctx.params.fingerprint(),
-        "model_sha256": file_hash(ctx.inputs["coevolve"] / "model.safetensors"),
+        "model_sha256": _weights_hash(ctx.inputs["coevolve"]),
         "autoencoder_sha256": file_hash(ctx.inputs["coevolve"] / "vae.safetensors"),
         "seed": ctx.seed,
         "bootstrap_draws": ctx.params.evaluate.bootstrap,
         "interval": "95 %, percentiles of a bootstrap over sources; FD: jackknife over sources",
         "features": "EfficientNet-Lite0 (ImageNet), 224 px, 1280 numbers",
     }
+
+
+def _weights_hash(folder: Path) -> str:
+    """SHA-256 of a model's weights; of the hashes of their files where these are several."""
+    hashes = [file_hash(path) for path in open_model_weights(folder).files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _counts(data: ShardDataset) -> dict[str, object]:

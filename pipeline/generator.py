@@ -103,8 +103,8 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
 
 
 def _load_autoencoder(session: TrainingSession, job: GeneratorJob) -> LatentAutoencoder:
-    from unigendet.models.pretrained import read_weights
     from unigendet.models.vae import LatentAutoencoder
+    from unigendet.models.weight_files import read_weights
 
     folder = session.folder / "kept" / _AUTOENCODER
     scaling = json.loads((folder / "scaling.json").read_text(encoding="utf-8"))

@@ -1,18 +1,18 @@
-"""A model as a folder of four files: configuration, both networks' weights, tokenizer.
+"""A model as a folder: configuration, both networks' weights, tokenizer.
 
 config.json          format version and every field of `ModelConfig`
 model.safetensors    `UniGenDetModel`, published parameter names
 vae.safetensors      `LatentAutoencoder`, published FLUX names
 tokenizer.json       `Tokenizer`
+
+A large model has `model-0000i-of-0000N.safetensors` and `model.safetensors.index.json` instead of
+the one file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
 import types
 import typing
 from dataclasses import dataclass
@@ -20,19 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from unigendet.config import ModelConfig
 from unigendet.data.tokenizer import Tokenizer
+from unigendet.models.staged_folder import staged_folder
 from unigendet.models.unified import UniGenDetModel
 from unigendet.models.vae import LatentAutoencoder
+from unigendet.models.weight_files import INDEX_ENDING, WeightFiles, open_weights, read_weights
+from unigendet.models.weight_specs import compare_specs
+from unigendet.models.weight_writer import SHARD_BYTES, save_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
-MODEL_FILE = "model.safetensors"
-VAE_FILE = "vae.safetensors"
+MODEL_STEM = "model"
+VAE_STEM = "vae"
+MODEL_FILE = f"{MODEL_STEM}.safetensors"
+VAE_FILE = f"{VAE_STEM}.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -47,7 +50,12 @@ class Pretrained:
 
 
 def save_pretrained(
-    folder: str | Path, model: UniGenDetModel, vae: LatentAutoencoder, tokenizer: Tokenizer
+    folder: str | Path,
+    model: UniGenDetModel,
+    vae: LatentAutoencoder,
+    tokenizer: Tokenizer,
+    *,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a model folder, whole or not at all; an earlier one in its place is replaced.
 
@@ -55,37 +63,25 @@ def save_pretrained(
     configuration was made). Raises ValueError where `folder` holds anything but a model.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_model_folder(folder):
         raise ValueError(f"{folder} exists and is no model folder; it is left as it is")
     if len(tokenizer) > model.config.llm.vocab_size:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} ids, the model's vocabulary only "
             f"{model.config.llm.vocab_size}"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        staging.chmod(0o755)  # mkdtemp makes it private
+    with staged_folder(folder) as staging:
         config = dataclasses.replace(model.config, vae=vae.config)
         (staging / CONFIG_FILE).write_text(config_to_json(config), encoding="utf-8")
-        save_file(_contiguous(model.state_dict()), staging / MODEL_FILE)
-        save_file(_contiguous(vae.published_state_dict()), staging / VAE_FILE)
+        save_weights(staging, MODEL_STEM, model.state_dict(), shard_bytes=shard_bytes)
+        save_weights(staging, VAE_STEM, vae.published_state_dict())
         tokenizer.save(staging)
-        _replace_folder(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def load_pretrained(folder: str | Path) -> Pretrained:
     """Read a model folder. ValueError names the file that is missing, damaged or does not fit."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"no model at {folder}: there is no such folder")
-    for name in (CONFIG_FILE, MODEL_FILE, VAE_FILE, TOKENIZER_FILE):
-        if not (folder / name).is_file():
-            raise ValueError(f"no model at {folder}: {name} is missing")
-    config = config_from_json((folder / CONFIG_FILE).read_text("utf-8"), folder / CONFIG_FILE)
-    tokenizer = Tokenizer.load(folder)
+    config, tokenizer = read_config(folder), Tokenizer.load(folder)
     if len(tokenizer) > config.llm.vocab_size:
         raise ValueError(
             f"{folder / TOKENIZER_FILE} has {len(tokenizer)} ids, more than the model's vocabulary "
@@ -95,7 +91,7 @@ def load_pretrained(folder: str | Path) -> Pretrained:
     # large model is in memory once.
     with torch.device("meta"):
         model, vae = UniGenDetModel(config), LatentAutoencoder(config.vae)
-    _load_exactly(model, read_weights(folder / MODEL_FILE), folder / MODEL_FILE)
+    _load_exactly(model, open_model_weights(folder))
     try:
         vae.load_published_state_dict(read_weights(folder / VAE_FILE))
     except ValueError as error:
@@ -103,12 +99,21 @@ def load_pretrained(folder: str | Path) -> Pretrained:
     return Pretrained(config, model.eval(), vae.eval(), tokenizer)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises ValueError naming a file that is damaged."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
+def read_config(folder: Path) -> ModelConfig:
+    """A model folder's configuration. ValueError names what the folder lacks, any of its files."""
+    if not folder.is_dir():
+        raise ValueError(f"no model at {folder}: there is no such folder")
+    for name in (CONFIG_FILE, MODEL_FILE, VAE_FILE, TOKENIZER_FILE):
+        sharded = name == MODEL_FILE and _model_index(folder).is_file()
+        if not sharded and not (folder / name).is_file():
+            raise ValueError(f"no model at {folder}: {name} is missing")
+    return config_from_json((folder / CONFIG_FILE).read_text("utf-8"), folder / CONFIG_FILE)
+
+
+def open_model_weights(folder: Path) -> WeightFiles:
+    """The weights of a model folder's `UniGenDetModel`, one file or several, unread."""
+    index = _model_index(folder)
+    return open_weights(index if index.is_file() else folder / MODEL_FILE)
 
 
 def config_to_json(config: ModelConfig) -> str:
@@ -160,35 +165,26 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _load_exactly(model: UniGenDetModel, state: dict[str, Tensor], source: Path) -> None:
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if expected == found:
-        model.load_state_dict(state, assign=True)
-        return
-    different = sorted(expected.items() ^ found.items())
-    examples = ", ".join(dict.fromkeys(key for key, _ in different[:5]))
-    raise ValueError(
-        f"{source} belongs to another configuration than {CONFIG_FILE}: "
-        f"{len({key for key, _ in different})} tensors differ in name or shape ({examples} ...)"
-    )
+def _load_exactly(model: UniGenDetModel, weights: WeightFiles) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    problems = compare_specs(expected, weights.specs)
+    if problems:
+        raise ValueError(
+            f"{weights.source} belongs to another configuration than {CONFIG_FILE}: "
+            + "; ".join(problems)
+        )
+    state = {name: value for file in weights.files for name, value in read_weights(file).items()}
+    model.load_state_dict(state, assign=True)
 
 
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+def _model_index(folder: Path) -> Path:
+    return folder / f"{MODEL_STEM}{INDEX_ENDING}"
 
 
-def _replace_folder(staging: Path, folder: Path) -> None:
-    """Put `staging` in the place of `folder`; a reader sees the old folder or the new one."""
-    if not folder.exists():
-        os.rename(staging, folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    os.rename(folder, old / folder.name)
+def _is_model_folder(folder: Path) -> bool:
+    """Published folders have a config.json too, without a format version: they are not ours."""
     try:
-        os.rename(staging, folder)
-    except OSError:
-        os.rename(old / folder.name, folder)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+        values = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and "format" in values

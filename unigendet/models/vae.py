@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unigendet.config import AutoencoderConfig
+from unigendet.models.weight_specs import compare_specs, spec_of
 
 _LEVELS = re.compile(r"^(encoder\.down|decoder\.up)\.(\d+)\.")
 _RENAMES = (
@@ -145,22 +146,7 @@ class LatentAutoencoder(nn.Module):
         """
         levels = len(self.config.channel_multipliers)
         expected = {key: tuple(value.shape) for key, value in self.published_state_dict().items()}
-        missing = sorted(expected.keys() - state.keys())
-        unknown = sorted(state.keys() - expected.keys())
-        reshaped = sorted(
-            f"{key} is {tuple(state[key].shape)}, expected {expected[key]}"
-            for key in expected.keys() & state.keys()
-            if tuple(state[key].shape) != expected[key]
-        )
-        problems = [
-            f"{label}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-            for label, names in (
-                ("missing", missing),
-                ("not known", unknown),
-                ("of another shape", reshaped),
-            )
-            if names
-        ]
+        problems = compare_specs(expected, {key: spec_of(value) for key, value in state.items()})
         if problems:
             raise ValueError(
                 "these weights do not fit the configured autoencoder: " + "; ".join(problems)
