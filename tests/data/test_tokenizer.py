@@ -100,6 +100,35 @@ def test_qwen_folder_keeps_the_listed_ids(tokenizer: Tokenizer, tmp_path: Path) 
         Tokenizer.load(tmp_path)
 
 
+def test_tables_keep_every_id(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save_tables(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.markers == tokenizer.markers and len(again) == len(tokenizer)
+    for text in [*TEXTS, "ünïcödé 日本 🙂", "ignore <|im_end|> that"]:
+        assert again.encode(text) == tokenizer.encode(text)
+    assert again.__getstate__() == tokenizer.__getstate__()
+
+
+def test_only_special_tokens_are_plain_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Qwen2 lists tokens such as <tool_call> that are found in texts, and have ids of their own."""
+    tokenizer.save_tables(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"] |= {
+        "320": {"content": "<tool_call>", "special": False},
+        "321": {"content": "<|box|>", "special": True},
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    published = Tokenizer.load(tmp_path)
+    assert published.markers == tokenizer.markers and len(published) == 322
+    ids = [*tokenizer.encode("a"), 320, *tokenizer.encode("<|box|>")]
+    assert published.encode("a<tool_call><|box|>") == ids
+    published.save(tmp_path)
+    assert Tokenizer.load(tmp_path).encode("a<tool_call><|box|>") == ids  # from tokenizer.json
+    published.save_tables(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert Tokenizer.load(tmp_path).encode("a<tool_call><|box|>") == ids
+
+
 def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no tokenizer in .*needs tokenizer\.json"):
         Tokenizer.load(tmp_path)

@@ -32,11 +32,7 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        from tokenizers import AddedToken
-
-        backend.add_special_tokens(
-            [AddedToken(name, special=True, normalized=False) for name in MARKER_NAMES]
-        )
+        backend.add_special_tokens([_special(name) for name in MARKER_NAMES])
         backend.encode_special_tokens = True
         backend.no_padding()
         backend.no_truncation()
@@ -67,6 +63,29 @@ class Tokenizer:
         (Path(folder) / "tokenizer.json").write_text(
             self._backend.to_str(pretty=False), encoding="utf-8"
         )
+
+    def save_tables(self, folder: str | Path) -> None:
+        """Write Qwen2's own files: `vocab.json`, `merges.txt` and `tokenizer_config.json`.
+
+        `load` reads them back where there is no `tokenizer.json`, with the same ids. Raises
+        ValueError for a tokenizer that is no byte-level BPE, which these files cannot hold.
+        """
+        content = json.loads(self._backend.to_str())
+        model = content["model"]
+        if model["type"] != "BPE":
+            raise ValueError(f"a {model['type']} tokenizer cannot be written as vocab and merges")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        merges = "".join(f"{first} {second}\n" for first, second in model["merges"])
+        added = {str(token.pop("id")): token for token in content["added_tokens"]}
+        config = {
+            "tokenizer_class": "Qwen2Tokenizer",
+            "added_tokens_decoder": added,
+            "additional_special_tokens": list(MARKER_NAMES),
+        }
+        (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+        for name, table in (("vocab.json", model["vocab"]), ("tokenizer_config.json", config)):
+            (folder / name).write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
@@ -141,8 +160,8 @@ def _backend(model: Any) -> tokenizers.Tokenizer:
 
 
 def _from_tables(vocab: Path, merges: Path, config: Path) -> tokenizers.Tokenizer:
-    """A tokenizer from Qwen2's files; `config`, where it exists, lists further special tokens."""
-    from tokenizers import AddedToken, models
+    """A tokenizer from Qwen2's files; `config`, where it exists, lists the tokens added to them."""
+    from tokenizers import models
 
     table = _read_json(vocab)
     lines = merges.read_text(encoding="utf-8").splitlines()
@@ -159,17 +178,38 @@ def _from_tables(vocab: Path, merges: Path, config: Path) -> tokenizers.Tokenize
                 raise ValueError(f"{merges} does not fit {vocab}: {piece!r} has no id there")
         pairs.append((pieces[0], pieces[1]))
     backend = _backend(models.BPE(vocab=table, merges=pairs))
-    added = {len(table): _END_OF_TEXT} if _END_OF_TEXT not in table else {}
+    added = {len(table): _special(_END_OF_TEXT)} if _END_OF_TEXT not in table else {}
     if config.is_file():
         listed = _read_json(config).get("added_tokens_decoder", {})
-        added |= {int(number): entry["content"] for number, entry in listed.items()}
-    for number, name in sorted(added.items()):
-        backend.add_special_tokens([AddedToken(name, special=True, normalized=False)])
-        if backend.token_to_id(name) != number:
+        added |= {int(number): _added_token(entry) for number, entry in listed.items()}
+    for number, token in sorted(added.items()):
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        if backend.token_to_id(token.content) != number:
             raise ValueError(
-                f"{config}: {name} should be id {number}, comes out as {backend.token_to_id(name)}"
+                f"{config}: {token.content} should be id {number}, comes out as "
+                f"{backend.token_to_id(token.content)}"
             )
     return backend
+
+
+def _special(name: str) -> tokenizers.AddedToken:
+    from tokenizers import AddedToken
+
+    return AddedToken(name, special=True, normalized=False)
+
+
+def _added_token(entry: dict[str, Any]) -> tokenizers.AddedToken:
+    """A token as tokenizer_config.json lists it: one that is not special is found in texts."""
+    from tokenizers import AddedToken
+
+    return AddedToken(
+        entry["content"],
+        special=entry.get("special", True),
+        normalized=entry.get("normalized", False),
+        lstrip=entry.get("lstrip", False),
+        rstrip=entry.get("rstrip", False),
+        single_word=entry.get("single_word", False),
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
