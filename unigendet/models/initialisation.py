@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +24,7 @@ def initialise(model: UniGenDetModel) -> None:
     scaled down by its number of writers, so that depth does not change the stream's size. The
     velocity (`llm2vae`) and the verdict start at exactly zero, the middle of what they can say.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=_TOKEN_STD)
+    _initialise_layers(model)
     nn.init.normal_(model.language_model.lm_head.weight, std=_TOKEN_STD)
     for layers, names in (
         (model.language_model.model.layers, ("o_proj", "down_proj", "o_proj_moe_gen")),
@@ -41,8 +36,40 @@ def initialise(model: UniGenDetModel) -> None:
                     module.weight, std=module.in_features**-0.5 * (2 * len(layers)) ** -0.5
                 )
     for head in (model.llm2vae, model.fake_cls_head[-1]):
-        for parameter in head.parameters():
-            nn.init.zeros_(parameter)
+        _initialise_zero(head)
+
+
+def fresh_addition(model: UniGenDetModel, name: str, seed: int) -> dict[str, Tensor]:
+    """Weights to start one addition to BAGEL with, float32 and drawn from `seed`.
+
+    Args:
+        model: may be without storage (on the meta device); it is left as it is.
+        name: `fake_cls_head`, `latent_to_vit_connector` or `diga_mlp`.
+    """
+    part = copy.deepcopy(getattr(model, name)).to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _initialise_layers(part)
+    if name == "fake_cls_head":
+        _initialise_zero(part[-1])
+    return {f"{name}.{key}": value for key, value in part.state_dict().items()}
+
+
+def _initialise_layers(part: nn.Module) -> None:
+    for module in part.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=_TOKEN_STD)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+
+
+def _initialise_zero(head: nn.Module) -> None:
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
 
 
 @torch.no_grad()
