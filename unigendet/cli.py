@@ -1,4 +1,4 @@
-"""The `unigendet` command: judge images, draw images.
+"""The `unigendet` command: judge images, draw images, bring published weights in and out.
 
 Exit codes: 0 all went well; 1 something could not be used (the message on stderr says what and what
 to do), or at least one image could not be read; 2 the command line is wrong.
@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +25,18 @@ if TYPE_CHECKING:  # these import torch, which `unigendet --help` need not wait 
     from PIL import Image
 
     from unigendet.inference import Detection, Progress, UniGenDet
+    from unigendet.models.exchange import Written
 
 DEFAULT_MODEL = Path("outputs/model")
+
+
+class WeightType(StrEnum):
+    """What weights can be stored as, by torch's names."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
 
 app = typer.Typer(
     add_completion=False,
@@ -107,6 +118,71 @@ def generate(
             )
         _write_image(image, output)
     typer.echo(f"wrote {output} ({image.shape[1]} x {image.shape[0]})")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SRC",
+            help="BAGEL folder, or a checkpoint: a .safetensors file, an index, a folder.",
+        ),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="Model folder to make.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Where SRC brings no configuration: BAGEL folder, or a config.json."),
+    ] = None,
+    initialise: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="What SRC lacks and is to start afresh: fake_cls_head, latent_to_vit_connector, "
+            "diga_mlp.",
+        ),
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, help="What starts afresh is drawn from it.")] = 0,
+    dtype: Annotated[
+        WeightType | None, typer.Option(help="Store the weights as this; by default as in SRC.")
+    ] = None,
+) -> None:
+    """Make a model folder of published weights, tensor by tensor, whole or not at all."""
+    with _errors_for_people():
+        import torch
+
+        from unigendet.models.exchange import import_weights
+
+        with _progress("importing", True) as progress:
+            written = import_weights(
+                source,
+                folder,
+                config=config,
+                initialise=[name.strip() for name in initialise.split(",") if name.strip()],
+                dtype=None if dtype is None else getattr(torch, dtype.value),
+                seed=seed,
+                progress=progress,
+            )
+    _print_written(written, folder)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="Published folder to make.")],
+) -> None:
+    """Write a model as BAGEL is published: its file names, tensor names and configurations."""
+    with _errors_for_people():
+        from unigendet.models.exchange import export_weights
+
+        with _progress("exporting", True) as progress:
+            written = export_weights(model, folder, progress=progress)
+    _print_written(written, folder)
+
+
+def _print_written(written: Written, folder: Path) -> None:
+    types = ", ".join(str(dtype).removeprefix("torch.") for dtype in written.dtypes)
+    typer.echo(f"wrote {folder}: {written.tensors} tensors, {types}, {written.nbytes / 1e9:.2f} GB")
 
 
 def _load(model: Path, device: str) -> UniGenDet:
