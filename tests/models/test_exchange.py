@@ -363,10 +363,10 @@ def test_a_damaged_model_is_not_exported(saved: Path, tmp_path: Path) -> None:
 
 
 def wide_config() -> ModelConfig:
-    """About 200 MB of float32 in tensors of at most 4 MB."""
+    """About 100 MB of float32 in tensors of at most 4 MB."""
     config = small_config()
     llm = dataclasses.replace(
-        config.llm, hidden_size=480, intermediate_size=2000, num_hidden_layers=7
+        config.llm, hidden_size=480, intermediate_size=2000, num_hidden_layers=3
     )
     return dataclasses.replace(config, llm=llm)
 
@@ -391,14 +391,14 @@ print(memory("VmHWM") - before)
 
 @pytest.mark.parametrize("sharded", [True, False])
 def test_memory_is_bounded_by_the_largest_shard(tmp_path: Path, sharded: bool) -> None:
-    """Measured: importing and exporting 200 MB costs less than a shard of 16 MB."""
+    """Measured: importing and exporting 100 MB costs less than a shard of 16 MB."""
     source = tmp_path / "source"
     for config, folder in ((small_config(), source), (wide_config(), tmp_path / "source-wide")):
         save_pretrained(tmp_path / "plain", *small_parts(config))
         export_weights(tmp_path / "plain", folder)
     weights = load_file(tmp_path / "source-wide" / "ema.safetensors")
     size = sum(value.nbytes for value in weights.values())
-    assert size > 180e6 and max(value.nbytes for value in weights.values()) < 5e6
+    assert size > 80e6 and max(value.nbytes for value in weights.values()) < 5e6
     if sharded:
         specs = {name: spec_of(value) for name, value in weights.items()}
         write_weights(
@@ -414,6 +414,6 @@ def test_memory_is_bounded_by_the_largest_shard(tmp_path: Path, sharded: bool) -
         text=True,
         timeout=240,
     )
-    assert len(list((tmp_path / "model").glob("model-*"))) > 10
+    assert len(list((tmp_path / "model").glob("model-*"))) > 5
     assert int(ran.stdout) < 16 * 2**20, f"{int(ran.stdout) / 2**20:.0f} MiB"
     assert_same(load_file(tmp_path / "again" / "ema.safetensors"), weights)

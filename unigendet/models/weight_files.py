@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,6 +24,8 @@ from unigendet.models.weight_specs import DTYPES, TensorSpec, list_keys
 INDEX_ENDING = ".safetensors.index.json"
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+_PREFIX = 8
+"""Bytes of a safetensors file that say how long its header is."""
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
@@ -33,17 +37,27 @@ class WeightFiles:
     """What was asked for; errors name it."""
     files: tuple[Path, ...]
     specs: Mapping[str, TensorSpec]
-    _places: Mapping[str, Path]
+    _places: Mapping[str, _Place]
 
     def read(self, name: str) -> Tensor:
-        """One tensor. Raises ValueError naming the file if that cannot be read any more."""
-        # Opened anew each time: what is read of an open file stays in memory until it is closed.
-        try:
-            with safe_open(self._places[name], framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
-        except SafetensorError as error:
-            raise _damaged(self._places[name], error) from error
-        return tensor
+        """One tensor. Raises ValueError naming the file if that has changed since it was opened."""
+        spec, place = self.specs[name], self._places[name]
+        values = torch.empty(spec.nbytes, dtype=torch.uint8)
+        # Read, not mapped: a private mapping of a whole file counts as memory, and one that is
+        # larger than the machine's is refused.
+        with place.file.open("rb") as file:
+            file.seek(place.start)
+            if file.readinto(values.numpy().data) != spec.nbytes:
+                raise _damaged(place.file, f"it ends within {name}")
+        return values.view(spec.dtype).reshape(spec.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor's values are: so many bytes into a file."""
+
+    file: Path
+    start: int
 
 
 def open_weights(path: Path, *, leaving_out: Collection[str] = ()) -> WeightFiles:
@@ -57,17 +71,17 @@ def open_weights(path: Path, *, leaving_out: Collection[str] = ()) -> WeightFile
         ValueError: there is no such set, or more than one; a file is missing, truncated, damaged,
             a pickle, or of a type of number that no model here has; two files hold one tensor.
     """
-    places: dict[str, Path] = {}
+    places: dict[str, _Place] = {}
     specs: dict[str, TensorSpec] = {}
     files, index = _locate(path, leaving_out)
     for file in files:
-        for name, spec in _read_header(file).items():
+        for name, (spec, place) in _read_header(file).items():
             if name in places:
-                raise ValueError(f"{name} is both in {places[name]} and in {file}")
-            places[name], specs[name] = file, spec
+                raise ValueError(f"{name} is both in {places[name].file} and in {file}")
+            specs[name], places[name] = spec, place
     if index is not None:
         listed = set(_weight_map(index).items())
-        found = {(name, file.name) for name, file in places.items()}
+        found = {(name, place.file.name) for name, place in places.items()}
         if listed != found:
             odd = list_keys({name for name, _ in listed ^ found})
             raise ValueError(f"{index} does not say what its files hold: {odd}")
@@ -152,24 +166,30 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_header(path: Path) -> dict[str, TensorSpec]:
-    specs = {}
+def _read_header(path: Path) -> dict[str, tuple[TensorSpec, _Place]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                stored = file.get_slice(name)
-                if stored.get_dtype() not in DTYPES:
-                    raise ValueError(
-                        f"{path}: {name} is of type {stored.get_dtype()}; weights here are of type "
-                        f"{', '.join(DTYPES)}, and quantised ones cannot be read"
-                    )
-                specs[name] = TensorSpec(DTYPES[stored.get_dtype()], tuple(stored.get_shape()))
+        # Checks the whole layout against the file's size. For numpy it maps the file read-only.
+        with safe_open(path, framework="np"):
+            pass
     except SafetensorError as error:
         raise _damaged(path, error) from error
-    return specs
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(_PREFIX))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES:
+            raise ValueError(
+                f"{path}: {name} is of type {entry['dtype']}; weights here are of type "
+                f"{', '.join(DTYPES)}, and quantised ones cannot be read"
+            )
+        spec = TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"]))
+        found[name] = spec, _Place(path, _PREFIX + length + entry["data_offsets"][0])
+    return found
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def _damaged(path: Path, error: Exception | str) -> ValueError:
     return ValueError(f"{path} is damaged or not a safetensors file: {error}")
 
 
