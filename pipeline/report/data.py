@@ -54,6 +54,7 @@ def data_section(inputs: ReportInputs) -> Markup:
             ["Set", "Used for", "Real", "Sources", "Fakes", "Families of fakes"],
             rows,
             left=(0, 1, 5),
+            wrap=True,
             caption="A source is one real place or photograph. No source is in two sets, and an "
             "image's fakes stay in its set.",
         ),

@@ -57,12 +57,13 @@ pre code {{ background: none; padding: 0; overflow-wrap: normal; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; padding: 0 0 .6rem; caption-side: top; max-width: 44rem; }}
-th, td {{ text-align: right; padding: .42rem .7rem; border-bottom: 1px solid var(--rule);
+th, td {{ text-align: right; padding: .42rem .6rem; border-bottom: 1px solid var(--rule);
   vertical-align: baseline; white-space: nowrap; }}
-th {{ font-weight: 550; color: var(--muted); font-size: .82rem; border-bottom-color: #b9c0c9; }}
+th {{ font-weight: 550; color: var(--muted); font-size: .82rem; border-bottom-color: #b9c0c9;
+  white-space: normal; }}
 th:first-child, td:first-child, .left {{ text-align: left; padding-left: 0; }}
 th:last-child, td:last-child {{ padding-right: 0; }}
-.wrap {{ white-space: normal; min-width: 11rem; }}
+.wrap {{ white-space: normal; min-width: 6.2rem; }}
 tr.total td {{ font-weight: 600; }}
 tr.group td {{ padding-top: 1.1rem; font-weight: 600; border-bottom-color: #b9c0c9; }}
 .range {{ color: var(--muted); font-size: .84em; padding-left: .3em; font-weight: 400; }}
@@ -128,7 +129,6 @@ summary {{ cursor: pointer; color: var(--accent); padding: .3rem 0; }}
   .gallery span {{ font-size: .66rem; }}
   table {{ font-size: .82rem; }}
   th, td {{ padding: .4rem .35rem; }}
-  .wrap {{ min-width: 6.2rem; }}
   .range {{ display: block; padding: 0; line-height: 1.25; }}
   .tiles {{ grid-template-columns: repeat(auto-fill, minmax(4.2rem, 1fr)); gap: .35rem; }}
   dl {{ grid-template-columns: 1fr; }} dd {{ margin-bottom: .6rem; }}
