@@ -27,7 +27,7 @@ RECORDS = frozenset({TIMINGS, TRACKED_RUN})
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage: its folder under outputs/, the stages it reads, its sections of params.yaml."""
+    """One stage: its out in outputs/, the stages it reads, its sections or keys of params.yaml."""
 
     name: str
     out: str
@@ -54,7 +54,17 @@ STAGES: tuple[StageSpec, ...] = (
         "sweep",
         "sweep",
         ("shard", "forge", "pretrain_detector"),
-        ("seed", "sweep", "coevolve"),
+        (
+            "seed",
+            "sweep",
+            # Not the weights: the sweep looks for them, and a number given there is no news to it.
+            "coevolve.teacher",
+            "coevolve.teacher_layer",
+            "coevolve.use_vae",
+            "coevolve.text_dropout",
+            "coevolve.gduf",
+            "coevolve.diga",
+        ),
     ),
     StageSpec(
         "coevolve",

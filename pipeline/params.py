@@ -11,6 +11,8 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -47,9 +49,9 @@ class Params(Section):
     report: ReportSection
 
     def section_values(self, sections: Sequence[str]) -> dict[str, Any]:
-        """The values of the named sections as JSON-able objects."""
+        """The values of the named sections, or of keys in them (`a.b`), as JSON-able objects."""
         values = self.model_dump(mode="json")
-        return {name: values[name] for name in sections}
+        return {name: reduce(getitem, name.split("."), values) for name in sections}
 
     def fingerprint(self) -> str:
         """Twelve hex digits of everything that decides results (not `cluster`, not `tracking`)."""

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.artifacts import OUTPUTS, STAGES, StageSpec, stage_spec
-from pipeline.params import Params
+from pipeline.params import Params, load_params
 from pipeline.provenance import code_dependencies, import_closure, imported_modules
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +110,7 @@ def test_inputs_come_from_earlier_stages() -> None:
 def test_stage_declares_the_sections_and_inputs_that_it_reads(spec: StageSpec) -> None:
     """Read but not declared leaves a stale result; declared but not read runs for nothing."""
     sections = set(Params.model_fields) - {"cluster", "tracking"}
+    declared = {section.split(".")[0] for section in spec.sections}
     own = [
         path
         for path in import_closure(f"stages.{spec.name}", ROOT, beyond_plumbing=False)
@@ -122,13 +123,38 @@ def test_stage_declares_the_sections_and_inputs_that_it_reads(spec: StageSpec) -
     inputs = set(re.findall(r"\b(?:inputs|folders)\[\"(\w+)\"\]", text))
     if spec.name == "report":
         # It shows the whole configuration, and goes through all outs in a loop.
-        assert read <= set(spec.sections) and inputs <= set(spec.inputs)
+        assert read <= declared and inputs <= set(spec.inputs)
     else:
-        assert (read, inputs) == (set(spec.sections), set(spec.inputs))
+        assert (read, inputs) == (declared, set(spec.inputs))
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "first"),
+    [
+        ("coevolve", {"align_weight": 0.7}, "coevolve"),
+        ("coevolve", {"rounds": 7}, "coevolve"),
+        ("coevolve", {"teacher": "live"}, "sweep"),
+        ("sweep", {"trials": 9}, "sweep"),
+        ("evaluate", {"generated": 9}, "evaluate"),
+        ("forge", {"fit_images": 9}, "forge"),
+        ("shard", {"samples_per_shard": 9}, "shard"),
+    ],
+)
+def test_a_parameter_re_runs_its_stage_and_what_follows(
+    section: str, change: dict[str, Any], first: str
+) -> None:
+    before = load_params(ROOT / "params.yaml")
+    after = before.model_copy(update={section: getattr(before, section).model_copy(update=change)})
+    changed = [
+        spec.name
+        for spec in STAGES
+        if before.section_values(spec.sections) != after.section_values(spec.sections)
+    ]
+    assert changed[0] == first
 
 
 def test_every_section_decides_something() -> None:
-    used = {section for spec in STAGES for section in spec.sections}
+    used = {section.split(".")[0] for spec in STAGES for section in spec.sections}
     assert used == set(Params.model_fields) - {"cluster", "tracking"}
 
 
