@@ -75,6 +75,7 @@ def start(workspace: Path, *, num_cpus: int | None = None) -> LocalCluster:
         *([f"--num-cpus={num_cpus}"] if num_cpus else []),
     ]
     log = home / "runs" / "cluster.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
         # A session of its own: it has to outlive this process, and `stop` ends it as a group.
         url = f"http://{LOOPBACK}:{dashboard}"

@@ -12,6 +12,7 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,17 @@ print("FOUND " + json.dumps(found))
 
 
 @pytest.fixture
-def cluster_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cluster_workspace(tmp_path: Path) -> Iterator[Path]:
     """A workspace with parameters and one module of its own, and no Ray settings around it."""
+    before = dict(os.environ)  # what the tested code sets must not reach other tests either
     for name in [name for name in os.environ if name.startswith("RAY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        del os.environ[name]
+    os.environ["PYTHONPATH"] = str(ROOT)
     shutil.copyfile(ROOT / "profiles" / "smoke.yaml", tmp_path / "params.yaml")
     (tmp_path / "marker.py").write_text("")
-    return tmp_path
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def _left_over(pids: list[int]) -> list[str]:
@@ -172,7 +176,13 @@ raise SystemExit(3)
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_job_on_a_cluster_started_by_hand(cluster_workspace: Path) -> None:
+def test_job_on_a_cluster_started_by_hand(
+    cluster_workspace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    token = tmp_path_factory.mktemp("given") / "token"
+    token.write_text("t" * 43)
+    token.chmod(0o600)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
     (cluster_workspace / "job.py").write_text(textwrap.dedent(JOB))
     cluster = start(cluster_workspace)
     try:
