@@ -41,7 +41,7 @@ smoke: $(STAMP) ## run the same stages in miniature, in a scratch copy of the wo
 	python -m pipeline.smoke
 
 test: $(STAMP) ## run all tests
-	python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## run the tests that take seconds
 	python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""Options of the test runner."""
+"""Options of the test runner, and what runs first."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder with the golden fixtures; by default the subset in tests/golden/data",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole DAG first: it takes minutes, in which another process runs the other tests."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
