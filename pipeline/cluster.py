@@ -57,7 +57,8 @@ def ray_session(params: Params, workspace: Path, *, ahead: Sequence[str] = ()) -
         yield
     finally:
         ray.shutdown()
-        os.environ.pop(_DASHBOARD, None)
+        if not os.environ.get("RAY_ADDRESS"):
+            os.environ.pop(_DASHBOARD, None)
 
 
 def prepare_environment(workspace: Path) -> None:

@@ -194,15 +194,15 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-    except BaseException:
+        old = target.with_name(f".{target.name}.old")
+        _remove(old)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(partial, target)
+        _remove(old)
+    finally:
+        # Gone already where all went well.
         _remove(partial)
-        raise
-    old = target.with_name(f".{target.name}.old")
-    _remove(old)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(partial, target)
-    _remove(old)
 
 
 def _remove(folder: Path) -> None:

@@ -106,3 +106,11 @@ def bagel_folder(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str,
 
 def write_json(path: Path, values: object) -> None:
     path.write_text(json.dumps(values))
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The same tensors, bit for bit."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value), name

@@ -92,9 +92,9 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _flush(folder)
-    except BaseException:
+    finally:
+        # Gone already where all went well.
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     older = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     for path in older[:-keep]:
         shutil.rmtree(path)
