@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from unigendet.config import OptimConfig
     from unigendet.data.loader import MixedBatches
     from unigendet.models.pretrained import Pretrained
-    from unigendet.models.unified import UniGenDetModel
     from unigendet.training.session import TrainingSession
 
 
@@ -40,50 +39,49 @@ class DigaSettings:
 
 def train_gduf(
     session: TrainingSession,
-    start: Pretrained,
+    start: Path,
     data: DetectionData,
     plan: PhasePlan,
     weights: AlignmentWeights,
     more_fakes: Sequence[Path] = (),
-) -> UniGenDetModel:
-    """GDUF from `start`'s weights; `start.model` is trained in place, then holds its average."""
+) -> Pretrained:
+    """GDUF from the model folder `start`; the model returned holds the average of its weights."""
     from unigendet.objectives import GdufObjective
 
-    vae = start.vae.to(session.device).requires_grad_(False)
-    batches = _batches(session, start, data, plan, more_fakes)
-    objective = GdufObjective(vae, weights.gduf())
-    trained = session.train(plan.name, start.model, objective, batches.batch, plan.optim)
+    loaded = session.load(start, plan.optim)
+    batches = _batches(session, loaded, data, plan, more_fakes)
+    objective = GdufObjective(loaded.vae, weights.gduf())
+    trained = session.train(plan.name, loaded.model, objective, batches.batch, plan.optim)
     trained.ema.copy_to_model()
-    return start.model
+    return loaded
 
 
 def train_diga(
     session: TrainingSession,
-    start: Pretrained,
+    start: Path,
     data: DetectionData,
     plan: PhasePlan,
     weights: AlignmentWeights,
     settings: DigaSettings,
     more_fakes: Sequence[Path] = (),
-) -> UniGenDetModel:
-    """DIGA from `start`'s weights, whose frozen copy is the teacher; returns the student's average.
+) -> Pretrained:
+    """DIGA from the model folder `start`, which is also the frozen teacher.
 
-    The student has an alignment head: `start`'s own or a fresh one.
+    The model returned holds the average of its weights and has an alignment head: `start`'s own or
+    a fresh one.
     """
     from unigendet.objectives import DigaObjective
-    from unigendet.training.alignment_head import with_alignment_head
 
-    check_layer(weights, start.config.llm.num_hidden_layers)
-    vae = start.vae.to(session.device).requires_grad_(False)
-    student = with_alignment_head(start.model, seed=data.seed)
-    teacher = start.model.to(session.device) if settings.teacher == "frozen" else None
-    batches = _batches(session, start, data, plan, more_fakes)
+    loaded = session.load(start, plan.optim, head_seed=data.seed)
+    check_layer(weights, loaded.config.llm.num_hidden_layers)
+    teacher = session.load(start, plan.optim).model if settings.teacher == "frozen" else None
+    batches = _batches(session, loaded, data, plan, more_fakes)
     objective = DigaObjective(
-        vae, teacher, weights.diga(), weights.tap_layer, settings.teacher_layer
+        loaded.vae, teacher, weights.diga(), weights.tap_layer, settings.teacher_layer
     )
-    trained = session.train(plan.name, student, objective, batches.alignment_batch, plan.optim)
+    trained = session.train(plan.name, loaded.model, objective, batches.alignment_batch, plan.optim)
     trained.ema.copy_to_model()
-    return student
+    return loaded
 
 
 def _batches(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unigendet.models.pretrained import Pretrained
-    from unigendet.models.unified import UniGenDetModel
     from unigendet.training.session import TrainingSession
     from unigendet.types import Sample
 
@@ -112,11 +111,9 @@ def _gduf(
     more_fakes: Sequence[Path],
     folder: Path,
 ) -> None:
-    from unigendet.models.pretrained import load_pretrained
-
-    loaded, plan = load_pretrained(start), job.plan("gduf", number)
-    model = train_gduf(session, loaded, job.data, plan, job.weights, more_fakes)
-    _keep(session, job, loaded, model, plan.name, folder)
+    plan = job.plan("gduf", number)
+    trained = train_gduf(session, start, job.data, plan, job.weights, more_fakes)
+    _keep(session, job, trained, plan.name, folder)
 
 
 def _diga(
@@ -127,36 +124,31 @@ def _diga(
     more_fakes: Sequence[Path],
     folder: Path,
 ) -> None:
-    from unigendet.models.pretrained import load_pretrained
-
-    loaded, plan = load_pretrained(start), job.plan("diga", number)
+    plan = job.plan("diga", number)
     settings = DigaSettings(job.section.teacher, job.section.teacher_layer)
-    model = train_diga(session, loaded, job.data, plan, job.weights, settings, more_fakes)
-    _keep(session, job, loaded, model, plan.name, folder)
+    trained = train_diga(session, start, job.data, plan, job.weights, settings, more_fakes)
+    _keep(session, job, trained, plan.name, folder)
 
 
 def _keep(
-    session: TrainingSession,
-    job: CoevolveJob,
-    loaded: Pretrained,
-    model: UniGenDetModel,
-    name: str,
-    folder: Path,
+    session: TrainingSession, job: CoevolveJob, trained: Pretrained, name: str, folder: Path
 ) -> None:
     """Save a phase's model, what it draws for the same captions and noise, and its validation."""
     import numpy as np
 
     from unigendet.inference import UniGenDet
-    from unigendet.models.pretrained import save_pretrained
 
-    save_pretrained(folder / _MODEL, model, loaded.vae, loaded.tokenizer)
+    session.save(folder / _MODEL, trained.model, trained.vae, trained.tokenizer)
+    if not session.leader:
+        return
+    model = UniGenDet.from_pretrained(folder / _MODEL, session.device)
     drawing = job.section.samples
     captions = [sample.caption for sample in _validation_samples(job)]
-    images = UniGenDet(model, loaded.vae, loaded.tokenizer).generate(
+    images = model.generate(
         captions, steps=drawing.steps, guidance=drawing.guidance, seed=job.data.seed
     )
     write_sheet(folder / _DRAWN, np.stack(images))
-    found = job.data.validate(model, loaded.vae, loaded.tokenizer)
+    found = job.data.validate(model)
     write_json(folder / _VALIDATION, found.scalars())
     session.say(
         f"{name}: validation AUROC {found.auroc:.3f}, flow loss {found.flow_loss:.4f}, "
@@ -182,6 +174,8 @@ def _fresh_fakes(
     from unigendet.types import Sample
     from unigendet.validation import spread
 
+    if not session.leader:
+        return
     section = job.section
     generator = UniGenDet.from_pretrained(start, session.device)
     explainer = Explainer.from_json((job.data.forged / EVIDENCE_FILE).read_text(encoding="utf-8"))
@@ -218,6 +212,8 @@ def _finish(
     from unigendet.models.pretrained import load_pretrained, save_pretrained
     from unigendet.training.alignment_head import without_alignment_head
 
+    if not session.leader:
+        return
     loaded = load_pretrained(start)
     save_pretrained(folder, without_alignment_head(loaded.model), loaded.vae, loaded.tokenizer)
     samples = _validation_samples(job)

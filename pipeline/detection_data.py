@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from unigendet.config import ModelConfig
     from unigendet.data.loader import MixedBatches
     from unigendet.data.tokenizer import Tokenizer
-    from unigendet.models.unified import UniGenDetModel
+    from unigendet.inference import UniGenDet
     from unigendet.training.session import TrainingSession
-    from unigendet.types import Encoder
     from unigendet.validation import Validation
 
 
@@ -78,8 +77,8 @@ class DetectionData:
         pixels = [to_pixels(sample.image, config.vit_resize) for sample in real]
         return torch.cat([patchify_pixels(one, config.vit.patch_size) for one in pixels])
 
-    def validate(self, model: UniGenDetModel, vae: Encoder, tokenizer: Tokenizer) -> Validation:
-        """The model on validation images, fakes evenly from the families of that set."""
+    def validate(self, detector: UniGenDet) -> Validation:
+        """The detector on validation images, fakes evenly from the families of that set."""
         from unigendet.data.answers import read_answers
         from unigendet.data.loader import Selection
         from unigendet.data.shards import ShardDataset
@@ -91,9 +90,9 @@ class DetectionData:
         )
         fakes = Selection([ShardDataset(self.forged, "val", verify=False)], fake=True)
         return validate(
-            model,
-            vae,
-            tokenizer,
+            detector.model,
+            detector.vae,
+            detector.tokenizer,
             spread(real, self.validation_images),
             spread(fakes, self.validation_images),
             use_vae=self.use_vae,

@@ -54,16 +54,21 @@ def train_detector(session: TrainingSession, job: DetectorJob) -> None:
 def _train(session: TrainingSession, job: DetectorJob, folder: Path) -> None:
     import torch
 
+    from unigendet.inference import UniGenDet
     from unigendet.models.initialisation import whiten_patch_embedding
-    from unigendet.models.pretrained import load_pretrained, save_pretrained
+    from unigendet.models.pretrained import load_pretrained
     from unigendet.objectives import GdufObjective
 
-    start = load_pretrained(job.generator)
-    vae = start.vae.to(session.device).requires_grad_(False)
     section = job.section
+    optim = section.optim.config()
     if section.whiten_patches:
+        start = load_pretrained(job.generator)
         torch.manual_seed(job.data.seed)
         whiten_patch_embedding(start.model, job.data.patches(start.config, _WHITENING_IMAGES))
+        session.distribute(start.model, optim)
+    else:
+        start = session.load(job.generator, optim)
+    vae = start.vae.to(session.device).requires_grad_(False)
     batches = job.data.batches(
         session,
         start.tokenizer,
@@ -72,15 +77,13 @@ def _train(session: TrainingSession, job: DetectorJob, folder: Path) -> None:
         detection_per_step=section.detection_per_step,
         phase_seed=1,
     )
-    trained = session.train(
-        _RESULT,
-        start.model,
-        GdufObjective(vae, section.weights.config()),
-        batches.batch,
-        section.optim.config(),
-    )
+    objective = GdufObjective(vae, section.weights.config())
+    trained = session.train(_RESULT, start.model, objective, batches.batch, optim)
     trained.ema.copy_to_model()
-    save_pretrained(folder, start.model, vae, start.tokenizer)
-    found = job.data.validate(start.model, vae, start.tokenizer)
+    session.save(folder, start.model, vae, start.tokenizer)
+    if not session.leader:
+        return
+    detector = UniGenDet.from_pretrained(folder, session.device)
+    found = job.data.validate(detector)
     figures = {f"val_{name}": value for name, value in found.scalars().items()}
     write_summary(folder, figures, reals=found.reals, fakes=found.fakes)

@@ -96,6 +96,8 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
         section.optim.config(),
     )
     trained.ema.copy_to_model()
+    if not session.leader:
+        return
     vae.fit_scaling(pixels.to(session.device))
     save_file(vae.cpu().published_state_dict(), folder / "vae.safetensors")
     scaling = {"scale_factor": vae.config.scale_factor, "shift_factor": vae.config.shift_factor}
@@ -120,17 +122,17 @@ def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> No
     from unigendet.data.shards import ShardDataset
     from unigendet.data.tokenizer import Tokenizer
     from unigendet.inference import UniGenDet
-    from unigendet.models.pretrained import save_pretrained
     from unigendet.models.unified import UniGenDetModel
     from unigendet.objectives import FlowObjective
     from unigendet.validation import spread
 
     section = job.section.flow
+    optim = section.optim.config()
     vae = _load_autoencoder(session, job)
     tokenizer = Tokenizer.load(job.shards)
     config = replace(job.model.config(vocab_size=len(tokenizer)), vae=vae.config)
     torch.manual_seed(job.seed)
-    model = UniGenDetModel(config)
+    model = session.distribute(UniGenDetModel(config), optim)
     batches = MixedBatches(
         [ShardDataset(job.shards, "train", verify=False)],
         generation_per_step=section.batch_size,
@@ -142,17 +144,18 @@ def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> No
         world=session.world,
         text_dropout=section.text_dropout,
     )
-    trained = session.train(
-        "flow", model, FlowObjective(vae), batches.batch, section.optim.config()
-    )
+    trained = session.train("flow", model, FlowObjective(vae), batches.batch, optim)
     trained.ema.copy_to_model()
-    save_pretrained(folder, model, vae, tokenizer)
+    session.save(folder, model, vae, tokenizer)
+    if not session.leader:
+        return
     session.say("flow: drawing samples")
-    generator = UniGenDet(model.eval(), vae, tokenizer)
+    generator = UniGenDet.from_pretrained(folder, session.device)
     validation = ShardDataset(job.shards, "val", verify=False)
     figures = {"val_psnr_db": _psnr(generator, spread(validation, _PSNR_IMAGES))}
     _draw(generator, spread(validation, job.section.samples.count), job, folder)
-    write_summary(folder, figures, parameters=sum(p.numel() for p in model.parameters()))
+    parameters = sum(parameter.numel() for parameter in generator.model.parameters())
+    write_summary(folder, figures, parameters=parameters)
 
 
 def _pixels(samples: Sequence[Sample], config: ModelConfig) -> Tensor:

@@ -12,12 +12,13 @@ import logging
 import os
 import queue
 import shutil
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from pipeline.stage import StageContext
 from pipeline.tracking import Run
@@ -31,6 +32,8 @@ Job = TypeVar("Job")
 _LOCAL = "local"
 _STORAGE = "ray"
 _RUN_NAME = "train"
+_PATIENCE = 6 * 3600
+"""Seconds that workers wait for one which draws or validates alone. Ray notices a dead one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class _WorkerOrder(Generic[Job]):
     state: Path
     threads: int
     device: str
+    sharding: Literal["ddp", "fsdp"]
 
 
 def train_on_ray(ctx: StageContext, task: Callable[[TrainingSession, Job], None], job: Job) -> Path:
@@ -66,7 +70,7 @@ def train_on_ray(ctx: StageContext, task: Callable[[TrainingSession, Job], None]
     with ctx.ray("ray.train.torch"):
         import ray
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
+        from ray.train.torch import TorchConfig, TorchTrainer
 
         resources: dict[str, float] = ray.cluster_resources()
         cpus = cluster.cpus_per_worker or max(1, int(resources["CPU"]) // cluster.workers)
@@ -74,10 +78,11 @@ def train_on_ray(ctx: StageContext, task: Callable[[TrainingSession, Job], None]
         device = cluster.device
         if device == "auto":
             device = "cuda" if resources.get("GPU", 0) >= cluster.workers else "cpu"
-        order = _WorkerOrder(task, job, ctx.run, ctx.state, cpus, device)
+        order = _WorkerOrder(task, job, ctx.run, ctx.state, cpus, device, cluster.sharding)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"order": order},
+            torch_config=TorchConfig(timeout_s=_PATIENCE),
             scaling_config=ScalingConfig(
                 num_workers=cluster.workers,
                 use_gpu=device == "cuda",
@@ -108,26 +113,30 @@ def _worker(config: dict[str, Any]) -> str | None:
     from ray import train
     from ray.train.torch import get_device
 
+    from unigendet import parallel
     from unigendet.training.session import TrainingSession
 
     # The progress lines are printed; Ray Train's log records would bury them.
     logging.disable(logging.INFO)
     order: _WorkerOrder[Any] = config["order"]
     context = train.get_context()
-    rank = context.get_world_rank()
     torch.set_num_threads(order.threads)
-    folder = order.state / _LOCAL / f"rank-{rank}"
-    shutil.rmtree(folder, ignore_errors=True)
-    restored = train.get_checkpoint()
-    if restored is not None:
-        restored.to_directory(str(folder))
-    writer = MetricWriter(order.run) if rank == 0 else None
+    # The workers of one machine share a folder, which one of them writes.
+    folder = order.state / _LOCAL / f"machine-{context.get_node_rank()}"
+    leader = context.get_local_rank() == 0
+    if leader:
+        shutil.rmtree(folder, ignore_errors=True)
+        restored = train.get_checkpoint()
+        if restored is not None:
+            restored.to_directory(str(folder))
+    parallel.wait_for_all()
+    writer = MetricWriter(order.run) if parallel.rank() == 0 else None
     session = TrainingSession(
         folder,
         # Several workers of one machine see all of its GPUs: Ray knows which is whose.
         device=get_device() if order.device == "cuda" else order.device,
-        rank=rank,
-        world=context.get_world_size(),
+        sharding=order.sharding,
+        leader=leader,
         on_log=writer.put if writer else _ignore,
         on_progress=lambda progress: _report(session, progress, writer),
     )
@@ -147,7 +156,7 @@ def _worker(config: dict[str, Any]) -> str | None:
 
 
 def _report(session: TrainingSession, progress: Progress, writer: MetricWriter | None) -> None:
-    """Hand the session's folder to Ray's storage; every rank reports, rank 0's files count."""
+    """Hand the session's folder to Ray's storage, which joins the files of all machines."""
     from ray import train
 
     if writer:
@@ -158,8 +167,14 @@ def _report(session: TrainingSession, progress: Progress, writer: MetricWriter |
         "first_step_at": session.first_step_at,
     }
     if session.rank == 0:
-        checkpoint = train.Checkpoint.from_directory(str(session.folder))
-        train.report(metrics, checkpoint=checkpoint)
+        train.report(metrics, checkpoint=train.Checkpoint.from_directory(str(session.folder)))
+    elif session.leader:
+        # Of another machine only its parts of the checkpoints are its own.
+        with tempfile.TemporaryDirectory(dir=session.folder.parent) as parts:
+            checkpoints = session.folder / "loop"
+            if checkpoints.is_dir():
+                shutil.copytree(checkpoints, Path(parts, "loop"), copy_function=os.link)
+            train.report(metrics, checkpoint=train.Checkpoint.from_directory(parts))
     else:
         train.report(metrics)
 

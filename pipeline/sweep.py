@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.artifacts import BEST_WEIGHTS, HISTORY, read_json, write_json
 from pipeline.coevolution import DigaSettings, PhasePlan, train_diga, train_gduf
@@ -25,9 +25,6 @@ from pipeline.loss_weights import AlignmentWeights, save_best
 from pipeline.sections.coevolve import CoevolveSection, SweepSection
 from pipeline.stage import StageContext
 from pipeline.tracking import Run, nested_run
-
-if TYPE_CHECKING:
-    from unigendet.models.pretrained import Pretrained
 
 TRIALS = "trials.json"
 RULE = "score = AUROC - flow loss / flow loss of the start, both on validation data; highest wins"
@@ -209,7 +206,7 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
     import torch
     from ray import tune
 
-    from unigendet.models.pretrained import load_pretrained
+    from unigendet.inference import UniGenDet
     from unigendet.training.session import TrainingSession
 
     torch.set_num_threads(order.threads)
@@ -217,9 +214,7 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
     weights = AlignmentWeights(**config)
     session = TrainingSession(order.scratch / trial_id, device=order.device)
     section, began = order.coevolve, time.perf_counter()
-    start = load_pretrained(order.detector)
-    vae = start.vae.to(order.device)
-    start_flow_loss = _start_flow_loss(order, start)
+    start_flow_loss = _start_flow_loss(order)
     gduf = PhasePlan(
         "gduf",
         seed=10,
@@ -235,9 +230,11 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
         optim=replace(section.diga.optim.config(), steps=order.sweep.diga_steps),
     )
     settings = DigaSettings(section.teacher, section.teacher_layer)
-    train_gduf(session, start, order.data, gduf, weights)
-    student = train_diga(session, start, order.data, diga, weights, settings)
-    found = order.data.validate(student, vae, start.tokenizer)
+    judging = train_gduf(session, order.detector, order.data, gduf, weights)
+    teacher = session.folder / "gduf"
+    session.save(teacher, judging.model, judging.vae, judging.tokenizer)
+    student = train_diga(session, teacher, order.data, diga, weights, settings)
+    found = order.data.validate(UniGenDet(student.model, student.vae, student.tokenizer))
     figures = {**found.scalars(), "start_flow_loss": start_flow_loss}
     tune.report(
         {
@@ -249,12 +246,13 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
     )
 
 
-def _start_flow_loss(order: TrialOrder, start: Pretrained) -> float:
+def _start_flow_loss(order: TrialOrder) -> float:
     """Validation flow loss of the weights that every trial starts from; measured once."""
+    from unigendet.inference import UniGenDet
+
     note = order.scratch / "start.json"
     if not note.is_file():
-        model, vae = start.model.to(order.device), start.vae
-        found = order.data.validate(model, vae, start.tokenizer)
+        found = order.data.validate(UniGenDet.from_pretrained(order.detector, order.device))
         write_json(note, found.scalars())
     return float(read_json(note)["flow_loss"])
 

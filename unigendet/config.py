@@ -160,6 +160,9 @@ class OptimConfig:
     ema_decay: float = 0.99
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    recompute: bool = False
+    """Whether blocks keep their inputs only and compute the rest again: less memory, a third more
+    work."""
     log_every: int = 10
     checkpoint_every: int = 100
     trainable: tuple[str, ...] = (".*",)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from unigendet import parallel
 from unigendet.config import LossWeights
 
 
@@ -47,18 +47,21 @@ def weighted_sum(
     return LossTerms(flow, text, det, align, total)
 
 
-def mean_over_workers(values: Tensor) -> Tensor:
-    """Sum of this worker's values (N,) over the number of all workers' values, times the workers.
+def mean_over_workers(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """This worker's part of the mean of all workers' values (N,), times their number.
 
     Gradients are averaged over workers afterwards; together that is the mean over all values, also
-    where workers hold different numbers of them (specification 6).
+    where workers hold different numbers of them (specification 6). `weights` (N,) make it
+    `sum(w v) / sum(w)`.
     """
-    count = torch.tensor(float(values.numel()), device=values.device)
-    workers = 1
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(count)
-        workers = dist.get_world_size()
-    return values.float().sum() * workers / count.clamp(min=1.0)
+    values = values.float()
+    if weights is None:
+        total, count = values.sum(), torch.tensor(float(values.numel()), device=values.device)
+    else:
+        total, count = (weights * values).sum(), weights.sum()
+    count = parallel.sum_over_ranks(count)
+    # Without any value the sum is 0 whatever it is divided by.
+    return total * parallel.world() / torch.where(count > 0, count, 1.0)
 
 
 def flow_loss(velocity: Tensor, target: Tensor) -> Tensor:
@@ -72,15 +75,11 @@ def text_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     `weights` (N,): re-weighting per place, `sum(w ce) / sum(w)` over all workers.
     """
     values = F.cross_entropy(logits.float(), labels, reduction="none")
-    if weights is None:
-        return mean_over_workers(values)
-    # The same mean with each place counted `weight` times.
-    share = weights / weights.sum().clamp(min=1e-12) * weights.numel()
-    return mean_over_workers(values * share)
+    return mean_over_workers(values, weights)
 
 
 def det_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of the verdicts (N, 2), mean over this worker's answers; 0 without any."""
+    """Cross entropy of the verdicts (N, 2), mean over all workers' answers; 0 without any."""
     return mean_over_workers(F.cross_entropy(logits.float(), labels, reduction="none"))
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from unigendet.data.loader import step_generator
+from unigendet.data.loader import draw_generator
 from unigendet.data.packing import SamplePlan, pack
 from unigendet.data.prompts import detection_plan, generation_plan
 from unigendet.data.tokenizer import Tokenizer
-from unigendet.losses import det_loss, flow_loss, text_loss
 from unigendet.metrics.detection import area_under, roc_curve
 from unigendet.models.unified import UniGenDetModel
 from unigendet.objectives import encode_images
@@ -82,15 +82,19 @@ def validate(
         batch = _packed(plans, model, tokenizer, seed, start)
         output: ModelOutput = model(batch.to(device), encode_images(vae, batch.to(device)))
         scores += output.det_logits.float().softmax(-1)[:, 0].tolist()
-        verdicts.append(float(det_loss(output.det_logits, batch.det_labels.to(device))) * len(part))
-        answers.append(float(text_loss(output.ce_logits, batch.ce_labels.to(device))) * len(part))
+        # Means of this process alone: where several train, only one of them may be validating.
+        verdict = F.cross_entropy(output.det_logits.float(), batch.det_labels.to(device))
+        answer = F.cross_entropy(output.ce_logits.float(), batch.ce_labels.to(device))
+        verdicts.append(float(verdict) * len(part))
+        answers.append(float(answer) * len(part))
     flow = list[float]()
     for start in range(0, len(real), _BATCH):
         part = real[start : start + _BATCH]
         plans = [generation_plan(sample, tokenizer, model.config, 0.0) for sample in part]
         batch = _packed(plans, model, tokenizer, seed, start).to(device)
         output = model(batch, encode_images(vae, batch))
-        flow.append(float(flow_loss(output.velocity, output.target)) * len(part))
+        error = F.mse_loss(output.velocity.float(), output.target.float())
+        flow.append(float(error) * len(part))
     labels = np.array([sample.fake for sample in samples])
     values = np.array(scores)
     families = sorted({sample.generator for sample in fakes})
@@ -118,5 +122,5 @@ def _packed(
     seed: int,
     start: int,
 ) -> PackedBatch:
-    batch = pack(plans, model.config, tokenizer.markers, step_generator(seed, 0, start))
+    batch = pack(plans, model.config, tokenizer.markers, draw_generator(seed, 0, start))
     return replace(batch, posterior_noise=torch.zeros_like(batch.posterior_noise))

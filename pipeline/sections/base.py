@@ -37,6 +37,7 @@ class OptimSection(Section):
     ema_decay: Fraction
     precision: Literal["fp32", "bf16"]
     compile: bool
+    recompute: bool
     log_every: Count
     checkpoint_every: Count
     trainable: tuple[str, ...]

@@ -20,7 +20,9 @@ class ClusterSection(Section):
     object_store_mb: Annotated[int, Field(ge=80)]
     device: Literal["auto", "cpu", "cuda"]
     workers: Count
-    """Processes that train one model together, each on its share of the data."""
+    """Processes that train one model together, each on its share of a step's images."""
+    sharding: Literal["ddp", "fsdp"]
+    """How several workers hold a model: each the whole of it, or a part (FSDP2)."""
     cpus_per_worker: CountOrZero
     """Cores of one training worker; 0 shares out all cores that Ray has."""
     max_failures: CountOrZero

@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, rank, step): exact over ranks, workers and resumption."""
+"""Batches are a function of (seed, step): exact over ranks, workers and resumption."""
 
 from __future__ import annotations
 
@@ -107,15 +107,15 @@ def same(left: PackedBatch, right: PackedBatch) -> bool:
 @pytest.mark.parametrize("count", [12, 13])
 def test_every_sample_exactly_once_per_epoch_over_the_world(world: int, count: int) -> None:
     samples = [make_sample(number, fake=False) for number in range(count)]
-    streams = [SampleStream(samples, 2, seed=1, rank=rank, world=world) for rank in range(world)]
-    steps = 3 * count  # whole epochs for every world and count here
+    streams = [SampleStream(samples, 6, seed=1, rank=rank, world=world) for rank in range(world)]
+    steps = count  # whole epochs for every world and count here
     drawn = [
         streams[rank].index(position)
         for step in range(steps)
         for rank in range(world)
         for position in streams[rank].positions(step)
     ]
-    assert len(drawn) == steps * world * 2
+    assert len(drawn) == steps * 6
     epochs = [drawn[start : start + count] for start in range(0, len(drawn), count)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
     assert epochs[0] != epochs[1]
@@ -130,7 +130,7 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
 def test_ranks_together_read_what_one_rank_reads() -> None:
     samples = [make_sample(number, fake=False) for number in range(12)]
     alone = SampleStream(samples, 4, seed=1)
-    pair = [SampleStream(samples, 2, seed=1, rank=rank, world=2) for rank in range(2)]
+    pair = [SampleStream(samples, 4, seed=1, rank=rank, world=2) for rank in range(2)]
     for step in range(5):
         together = [sample for stream in pair for sample in stream.at(step)]
         for a, b in zip(alone.at(step), together, strict=True):
@@ -181,29 +181,66 @@ def test_the_pack_keeps_the_polarity_of_the_labels(mixed: MixedBatches) -> None:
     assert generated.tolist() == [True] * 3 + [False] * 4
 
 
-def test_batches_repeat_and_differ_by_step_rank_and_seed(
+def build(
+    datasets: tuple[ShardDataset, ShardDataset],
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    *,
+    seed: int = 5,
+    rank: int = 0,
+    world: int = 1,
+) -> MixedBatches:
+    return MixedBatches(
+        [datasets[0]],
+        [datasets[1]],
+        generation_per_step=4,
+        detection_per_step=4,
+        tokenizer=tokenizer,
+        config=config,
+        seed=seed,
+        rank=rank,
+        world=world,
+    )
+
+
+def test_batches_repeat_and_differ_by_step_and_seed(
     mixed: MixedBatches,
     datasets: tuple[ShardDataset, ShardDataset],
     tokenizer: Tokenizer,
     config: ModelConfig,
 ) -> None:
-    def build(seed: int, rank: int) -> MixedBatches:
-        return MixedBatches(
-            [datasets[0]],
-            [datasets[1]],
-            generation_per_step=3,
-            detection_per_step=4,
-            tokenizer=tokenizer,
-            config=config,
-            seed=seed,
-            rank=rank,
-            world=2,
-        )
-
     assert same(mixed.batch(11), mixed.batch(11))
     assert not same(mixed.batch(11), mixed.batch(12))
-    assert not torch.equal(build(5, 0).batch(3).noise, build(5, 1).batch(3).noise)
-    assert not torch.equal(build(5, 0).batch(3).pixels, build(6, 0).batch(3).pixels)
+    first, other = (build(datasets, tokenizer, config, seed=seed).batch(3) for seed in (5, 6))
+    assert not torch.equal(first.pixels, other.pixels)
+    assert not torch.equal(first.noise, other.noise)
+
+
+def test_two_ranks_pack_what_one_packs_with_the_same_draws(
+    datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
+) -> None:
+    for step in range(4):
+        alone = build(datasets, tokenizer, config).alignment_batch(step)
+        pair = [
+            build(datasets, tokenizer, config, rank=rank, world=2).alignment_batch(step)
+            for rank in range(2)
+        ]
+        # By kind: 4 to generate, then 2 real and 2 fake to judge, half of each on either rank.
+        order = [0, 1, 4, 6, 2, 3, 5, 7]
+        for name in ("raw_timesteps", "posterior_noise", "pixels"):
+            together = torch.cat([getattr(part.generation, name) for part in pair])
+            assert torch.equal(together, getattr(alone.generation, name)[order]), name
+        noise = alone.generation.noise.unflatten(0, (8, -1))[order].flatten(0, 1)
+        assert torch.equal(torch.cat([part.generation.noise for part in pair]), noise)
+        drawn = torch.cat([part.teacher.posterior_noise for part in pair])
+        assert torch.equal(drawn, alone.teacher.posterior_noise)
+
+
+def test_a_step_that_the_ranks_cannot_share_is_an_error(
+    datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
+) -> None:
+    with pytest.raises(ValueError, match="4 samples cannot be shared by 3 workers"):
+        build(datasets, tokenizer, config, world=3)
 
 
 def test_alignment_pairs_the_teacher_with_what_is_generated(mixed: MixedBatches) -> None:

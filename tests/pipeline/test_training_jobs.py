@@ -17,8 +17,8 @@ from pipeline.loss_weights import AlignmentWeights
 from pipeline.params import Params, load_params
 from tests.training.miniature import Miniature, write_miniature
 from unigendet.data.shards import ShardDataset
-from unigendet.models.pretrained import load_pretrained
-from unigendet.training.alignment_head import with_alignment_head, without_alignment_head
+from unigendet.models.pretrained import load_pretrained, save_pretrained
+from unigendet.training.alignment_head import without_alignment_head
 from unigendet.training.session import TrainingSession
 
 WEIGHTS = AlignmentWeights(
@@ -116,21 +116,20 @@ def test_gduf_trains_both_experts_and_diga_the_generator_alone(
 ) -> None:
     session = TrainingSession(tmp_path, say=lambda _: None)
     section = params.coevolve
-    start, before = load_pretrained(detector), load_pretrained(detector).model
+    before = load_pretrained(detector).model
     gduf = PhasePlan("gduf", 1, 4, 4, section.gduf.optim.config())
-    train_gduf(session, start, detection, gduf, WEIGHTS)
-    learned = changed(before, start.model)
+    judging = train_gduf(session, detector, detection, gduf, WEIGHTS)
+    learned = changed(before, judging.model)
     assert any("moe_gen" in name for name in learned)
     assert any("moe_gen" not in name and "language_model" in name for name in learned)
     assert any(name.startswith("vit_model") for name in learned)
 
-    taught = {name: value.clone() for name, value in start.model.state_dict().items()}
+    taught = tmp_path / "taught"
+    session.save(taught, judging.model, judging.vae, judging.tokenizer)
     diga = PhasePlan("diga", 2, 4, 0, section.diga.optim.config())
-    student = train_diga(
-        session, start, detection, diga, WEIGHTS, DigaSettings("frozen", "last_input")
-    )
-    assert all(torch.equal(taught[name], value) for name, value in start.model.state_dict().items())
-    learned = changed(start.model, student)
+    settings = DigaSettings("frozen", "last_input")
+    student = train_diga(session, taught, detection, diga, WEIGHTS, settings)
+    learned = changed(judging.model, student.model)
     assert learned
     allowed = ("vae2llm", "llm2vae", "time_embedder", "diga_mlp")
     assert all("moe_gen" in name or name.startswith(allowed) for name in learned)
@@ -176,17 +175,22 @@ def test_the_rounds_run_in_order_and_the_fresh_fakes_join_the_second(
     assert models == {"round2_gduf", "round2_diga"}
 
 
-def test_the_alignment_head_comes_from_the_seed_and_goes_without_a_trace(detector: Path) -> None:
-    model = load_pretrained(detector).model
+def test_the_alignment_head_comes_from_the_seed_and_goes_without_a_trace(
+    detector: Path, tmp_path: Path
+) -> None:
+    plain = load_pretrained(detector)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first, second = with_alignment_head(model, seed=5), with_alignment_head(model, seed=5)
+    first, second, other = (load_pretrained(detector, head_seed=seed) for seed in (5, 5, 6))
     assert torch.equal(torch.get_rng_state(), before)
-    assert not changed(first, second)
-    redrawn = changed(first, with_alignment_head(model, seed=6))
+    assert first.config.alignment_head and not plain.config.alignment_head
+    assert not changed(first.model, second.model)
+    redrawn = changed(first.model, other.model)
     assert redrawn
     assert all(name.startswith("diga_mlp.") for name in redrawn)
-    assert not changed(first, with_alignment_head(first, seed=7))  # its own head is kept
-    bare = without_alignment_head(first)
-    assert bare.state_dict().keys() == model.state_dict().keys()
-    assert not changed(bare, model)
+    save_pretrained(tmp_path / "own", first.model, first.vae, first.tokenizer)
+    own = load_pretrained(tmp_path / "own", head_seed=7)
+    assert not changed(first.model, own.model)  # a model's own head is kept
+    bare = without_alignment_head(first.model)
+    assert bare.state_dict().keys() == plain.model.state_dict().keys()
+    assert not changed(bare, plain.model)

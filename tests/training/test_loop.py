@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_phase_or_model_is_refused(tmp_path: Path) -> No
         train(wider, toy_objective, toy_batch, CONFIG, checkpoint_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["shard-00001-model-00001-of-00001.safetensors", "state.json"])
 def test_a_truncated_checkpoint_is_named(tmp_path: Path, name: str) -> None:
     train(toy_model(), toy_objective, toy_batch, CONFIG, checkpoint_dir=tmp_path)
     damaged = tmp_path / "step-00000010" / name

@@ -1,9 +1,9 @@
-"""Training batches as a function of (seed, rank, step): shuffled, augmented, balanced, packed.
+"""Training batches as a function of (seed, step): shuffled, augmented, balanced, packed.
 
 A step takes `per_step` samples of an endless stream, epoch after epoch, each in its own order.
-Position p = step * world * per_step + rank * per_step + i of the stream is a fixed sample with a
-fixed augmentation, so that resuming, and any number of loading processes, change nothing, and every
-sample is seen exactly once per epoch over all ranks.
+Position p = step * per_step + i of the stream is a fixed sample with a fixed augmentation and fixed
+draws of noise. Ranks share the step's positions out, so that neither resuming nor the number of
+loading processes or ranks changes what is learnt, and every sample is seen exactly once per epoch.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return order
 
 
-def step_generator(seed: int, rank: int, step: int) -> torch.Generator:
-    """The source of every random number that packing draws at one step of one rank."""
-    state = np.random.SeedSequence([_NOISE, seed, rank, step]).generate_state(1, np.uint64)
+def draw_generator(seed: int, stream: int, position: int) -> torch.Generator:
+    """The source of every random number that packing draws for one position of a stream."""
+    state = np.random.SeedSequence([_NOISE, seed, stream, position]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
@@ -86,7 +86,7 @@ class Selection(Sequence[Sample]):
 
 
 class SampleStream:
-    """An endless, shuffled, augmented stream, `per_step` samples of it to each rank and step."""
+    """An endless, shuffled, augmented stream; a rank gets its part of each step's `per_step`."""
 
     def __init__(
         self,
@@ -102,6 +102,11 @@ class SampleStream:
             raise ValueError(f"per_step must be at least 1, got {per_step}")
         if not 0 <= rank < world:
             raise ValueError(f"rank must lie in 0..{world - 1} (world = {world}), got {rank}")
+        if per_step % world:
+            raise ValueError(
+                f"a step's {per_step} samples cannot be shared by {world} workers: choose a number "
+                f"that {world} divides, or another number of workers"
+            )
         if not samples:
             raise ValueError("there are no samples to draw batches from")
         self._samples = samples
@@ -113,8 +118,9 @@ class SampleStream:
 
     def positions(self, step: int) -> range:
         """The positions of the stream that this rank reads at `step`."""
-        first = (step * self._world + self._rank) * self._per_step
-        return range(first, first + self._per_step)
+        share = self._per_step // self._world
+        first = step * self._per_step + self._rank * share
+        return range(first, first + share)
 
     def index(self, position: int) -> int:
         """Which sample stands at a position of the stream."""
@@ -136,7 +142,8 @@ class SampleStream:
 class MixedBatches:
     """Batches of generation and detection samples in one pack: what GDUF trains on.
 
-    Generation samples are real. Detection samples are half real and half fake.
+    Generation samples are real. Detection samples are half real and half fake. Numbers per step are
+    of all ranks together; each gets an equal part.
 
     Args:
         real: sets whose real samples are used; fakes in them are passed over.
@@ -172,7 +179,7 @@ class MixedBatches:
             raise ValueError("a batch needs generation_per_step or detection_per_step above 0")
         self._tokenizer = tokenizer
         self._config = config
-        self._seed, self._rank = seed, rank
+        self._seed = seed
         self._text_dropout = text_dropout
         self._use_vae = use_vae
         self._generation: SampleStream | None = None
@@ -198,28 +205,42 @@ class MixedBatches:
     def batch(self, step: int) -> PackedBatch:
         """The pack of one step, with every draw that the step needs."""
         generation, detection = self.samples(step)
-        return self._pack(generation, detection, step_generator(self._seed, self._rank, step))
+        return self._pack(generation, detection, self._generators(step))
 
     def alignment_batch(self, step: int) -> AlignmentBatch:
         """The same pack beside the teacher's view of what it generates: what DIGA trains on."""
         generation, detection = self.samples(step)
         if not generation:
             raise ValueError("DIGA aligns generation samples: generation_per_step must be above 0")
-        generator = step_generator(self._seed, self._rank, step)
-        student = self._pack(generation, detection, generator)
+        generators = self._generators(step)
+        student = self._pack(generation, detection, generators)
         plans = [teacher_plan(sample, self._tokenizer, self._config) for sample in generation]
-        teacher = pack(plans, self._config, self._tokenizer.markers, generator)
+        own = generators[: len(plans)]
+        teacher = pack(plans, self._config, self._tokenizer.markers, own)
         return AlignmentBatch(generation=student, teacher=teacher)
 
+    def _generators(self, step: int) -> list[torch.Generator]:
+        """One for each sample of a step, in the order of `samples`."""
+        streams = [self._generation, *self._detection]
+        return [
+            draw_generator(self._seed, number, position)
+            for number, stream in enumerate(streams)
+            if stream is not None
+            for position in stream.positions(step)
+        ]
+
     def _pack(
-        self, generation: list[Sample], detection: list[Sample], generator: torch.Generator
+        self,
+        generation: list[Sample],
+        detection: list[Sample],
+        generators: Sequence[torch.Generator],
     ) -> PackedBatch:
         tokenizer, config = self._tokenizer, self._config
         plans = [
             generation_plan(sample, tokenizer, config, self._text_dropout) for sample in generation
         ]
         plans += [detection_plan(sample, tokenizer, config, self._use_vae) for sample in detection]
-        return pack(plans, config, tokenizer.markers, generator)
+        return pack(plans, config, tokenizer.markers, generators)
 
 
 class _Steps(Dataset[Any], Generic[Batch]):

@@ -57,21 +57,27 @@ def pack(
     plans: Sequence[SamplePlan],
     config: ModelConfig,
     markers: Markers,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
 ) -> PackedBatch:
     """Pack samples one after another (specification 2).
 
-    Every random number of the training step is drawn here, from `generator`: which conditions are
+    Every random number of the training step is drawn here, sample by sample: which conditions are
     dropped, timesteps, flow noise, and the noise of the autoencoder's posterior.
+
+    Args:
+        generator: what is drawn from: one for all samples, or one for each. With its own a sample
+            gets the same draws whichever others it is packed with.
 
     Raises:
         ValueError: for an image whose size does not fit, a token outside the vocabulary, a verdict
             without an answer, or a pack without tokens.
     """
-    packer = _Packer(config, markers, generator)
-    for index, plan in enumerate(plans):
+    packer = _Packer(config, markers)
+    if isinstance(generator, torch.Generator):
+        generator = [generator] * len(plans)
+    for index, (plan, own) in enumerate(zip(plans, generator, strict=True)):
         try:
-            packer.add(plan)
+            packer.add(plan, own)
         except ValueError as error:
             raise ValueError(f"Sample {index} of the pack: {error}") from error
     return packer.finish()
@@ -83,7 +89,6 @@ class _Packer:
 
     config: ModelConfig
     markers: Markers
-    generator: torch.Generator
     length: int = 0
     positions: list[int] = field(default_factory=list)
     text_ids: list[int] = field(default_factory=list)
@@ -100,14 +105,16 @@ class _Packer:
     latent_starts: list[int] = field(default_factory=list)
     latent_shapes: list[tuple[int, int]] = field(default_factory=list)
     raw_timesteps: list[float] = field(default_factory=list)
+    posterior_noise: list[Tensor] = field(default_factory=list)
+    noise: list[Tensor] = field(default_factory=list)
     sample_splits: list[tuple[Split, ...]] = field(default_factory=list)
 
-    def add(self, plan: SamplePlan) -> None:
+    def add(self, plan: SamplePlan, generator: torch.Generator) -> None:
         splits: list[Split] = []
         position = 0
         answer: int | None = None
         for item in plan.items:
-            dropped = item.dropout > 0 and self._uniform() < item.dropout
+            dropped = item.dropout > 0 and _uniform(generator) < item.dropout
             if isinstance(item, TextItem):
                 if dropped:
                     continue
@@ -121,7 +128,7 @@ class _Packer:
                         "flow matching learns from real images only, and this is fake."
                     )
                 if not dropped:
-                    splits.append(self._add_image(item, position))
+                    splits.append(self._add_image(item, position, generator))
                 # An image to generate leaves the position to what follows it.
                 position += 0 if item.kind == "vae" and item.loss else 1
         if plan.fake is not None:
@@ -132,9 +139,6 @@ class _Packer:
         if not splits:
             raise ValueError("it has no tokens.")
         self.sample_splits.append(tuple(splits))
-
-    def _uniform(self) -> float:
-        return float(torch.rand((), generator=self.generator))
 
     def _add_text(self, item: TextItem, position: int) -> Split:
         words = list(item.ids)
@@ -154,7 +158,7 @@ class _Packer:
         self._close(length, item.end_label)
         return Split(length, "causal")
 
-    def _add_image(self, item: ImageItem, position: int) -> Split:
+    def _add_image(self, item: ImageItem, position: int, generator: torch.Generator) -> Split:
         mode: AttentionMode = "full"
         if item.kind == "vit":
             if item.loss:
@@ -169,7 +173,7 @@ class _Packer:
             self.images.append(item.pixels)
             self.latent_starts.append(self.length + 1)
             self.latent_shapes.append(shape)
-            self.raw_timesteps.append(self._normal() if item.loss else -torch.inf)
+            self._draw(item, generator)
             mode = "noise" if item.loss else "full"
         length = shape[0] * shape[1] + 2
         ends = (self.length, self.length + length - 1)
@@ -178,8 +182,17 @@ class _Packer:
         self._close(length, item.end_label)
         return Split(length, mode)
 
-    def _normal(self) -> float:
-        return float(torch.randn((), generator=self.generator))
+    def _draw(self, item: ImageItem, generator: torch.Generator) -> None:
+        """The timestep and the noises of an image for the autoencoder."""
+        timestep = float(torch.randn((), generator=generator)) if item.loss else -torch.inf
+        self.raw_timesteps.append(timestep)
+        vae, patch = self.config.vae, self.config.latent_patch_size
+        rows, columns = (side // vae.downsample for side in item.pixels.shape[1:])
+        shape = (vae.latent_channels, rows, columns)
+        self.posterior_noise.append(torch.randn(shape, generator=generator))
+        tokens = (rows // patch) * (columns // patch)
+        values = patch**2 * vae.latent_channels
+        self.noise.append(torch.randn(tokens, values, generator=generator))
 
     def _grid(self, pixels: Tensor, patch: int) -> tuple[int, int]:
         if pixels.ndim != 3 or pixels.shape[0] != 3:
@@ -214,10 +227,9 @@ class _Packer:
         latent_images = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
         raw_timesteps = torch.tensor(self.raw_timesteps, dtype=torch.float32)
         flow_rows = (raw_timesteps > -torch.inf)[latent_images].nonzero().flatten()
-        pixels = self._padded_images()
+        pixels = _padded(self.images, 3)
         ce_indexes = torch.tensor(self.ce_indexes, dtype=torch.int64)
         values = config.latent_patch_size**2 * config.vae.latent_channels
-        latent_size = [side // config.vae.downsample for side in pixels.shape[2:]]
         vit_values = config.vit.patch_size**2 * config.vit.num_channels
         return PackedBatch(
             text_ids=torch.tensor(self.text_ids),
@@ -228,13 +240,13 @@ class _Packer:
             vit_position_ids=self._grid_ids(self.vit_shapes, config.vit.patches_per_side),
             vit_shapes=tuple(self.vit_shapes),
             pixels=pixels,
-            posterior_noise=self._draw(len(self.images), config.vae.latent_channels, *latent_size),
+            posterior_noise=_padded(self.posterior_noise, config.vae.latent_channels),
             latent_shapes=tuple(self.latent_shapes),
             latent_indexes=latent_indexes,
             latent_position_ids=self._grid_ids(self.latent_shapes, config.max_latent_size),
             latent_images=latent_images,
             raw_timesteps=raw_timesteps,
-            noise=self._draw(len(latent_indexes), values),
+            noise=torch.cat([torch.zeros(0, values), *self.noise]),
             flow_indexes=latent_indexes[flow_rows],
             flow_rows=flow_rows,
             ce_indexes=ce_indexes,
@@ -249,24 +261,26 @@ class _Packer:
             vit_attention=plan_images(self.vit_shapes),
         )
 
-    def _draw(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator)
-
-    def _padded_images(self) -> Tensor:
-        """(n, 3, H, W): zero, mid grey, at the bottom and right (specification 2)."""
-        height = max((image.shape[1] for image in self.images), default=0)
-        width = max((image.shape[2] for image in self.images), default=0)
-        padded = torch.zeros(len(self.images), 3, height, width)
-        for slot, image in zip(padded, self.images, strict=True):
-            slot[:, : image.shape[1], : image.shape[2]] = image
-        return padded
-
     def _grid_ids(self, shapes: Sequence[tuple[int, int]], side: int) -> Tensor:
         known = {
             shape: grid_position_ids(*shape, side, interpolate=self.config.interpolate_pos)
             for shape in set(shapes)
         }
         return torch.cat([torch.zeros(0, dtype=torch.int64), *(known[shape] for shape in shapes)])
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _padded(grids: Sequence[Tensor], channels: int) -> Tensor:
+    """(n, channels, H, W): zero, mid grey for pixels, at the bottom and right (specification 2)."""
+    height = max((grid.shape[1] for grid in grids), default=0)
+    width = max((grid.shape[2] for grid in grids), default=0)
+    padded = torch.zeros(len(grids), channels, height, width)
+    for slot, grid in zip(padded, grids, strict=True):
+        slot[:, : grid.shape[1], : grid.shape[2]] = grid
+    return padded
 
 
 def _image_places(starts: Sequence[int], shapes: Sequence[tuple[int, int]]) -> Tensor:

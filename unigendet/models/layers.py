@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 _FREQUENCIES = 128
+
+
+def run_block(block: nn.Module, recompute: bool, *args: Any) -> Any:
+    """`block(*args)`; with `recompute` its inner activations are computed again for the backward.
+
+    Nothing in a block draws random numbers, so the second time gives the same.
+    """
+    if not recompute or not torch.is_grad_enabled():
+        return block(*args)
+    return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 class RMSNorm(nn.Module):

@@ -15,14 +15,18 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from unigendet import parallel
 from unigendet.config import ModelConfig
 from unigendet.data.tokenizer import Tokenizer
+from unigendet.models.initialisation import fresh_addition
 from unigendet.models.staged_folder import staged_folder
 from unigendet.models.unified import UniGenDetModel
 from unigendet.models.vae import LatentAutoencoder
@@ -41,7 +45,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """What a model folder holds, on the CPU and in evaluation mode."""
+    """What a model folder holds, in evaluation mode."""
 
     config: ModelConfig
     model: UniGenDetModel
@@ -56,12 +60,19 @@ def save_pretrained(
     tokenizer: Tokenizer,
     *,
     shard_bytes: int = SHARD_BYTES,
+    writes: bool = True,
 ) -> None:
     """Write a model folder, whole or not at all; an earlier one in its place is replaced.
 
     The autoencoder's own configuration is stored (its scaling is settled after the model's
     configuration was made). Raises ValueError where `folder` holds anything but a model.
+
+    Args:
+        writes: False on ranks that only help to put a sharded model together, tensor by tensor.
     """
+    if not writes:
+        save_weights(None, MODEL_STEM, model.state_dict(), shard_bytes=shard_bytes)
+        return
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not _is_model_folder(folder):
         raise ValueError(f"{folder} exists and is no model folder; it is left as it is")
@@ -78,8 +89,21 @@ def save_pretrained(
         tokenizer.save(staging)
 
 
-def load_pretrained(folder: str | Path) -> Pretrained:
-    """Read a model folder. ValueError names the file that is missing, damaged or does not fit."""
+def load_pretrained(
+    folder: str | Path,
+    *,
+    head_seed: int | None = None,
+    shard: Callable[[UniGenDetModel], None] | None = None,
+    device: str | torch.device = "cpu",
+) -> Pretrained:
+    """Read a model folder. ValueError names the file that is missing, damaged or does not fit.
+
+    Args:
+        head_seed: gives the model an alignment head: the folder's, or one drawn from this seed.
+        shard: shares the model, which has no storage yet, out over ranks (`parallel.shard`). Then
+            it is float32, and no rank ever reads more than its part and one tensor.
+        device: where a sharded model is made; another one is made on the CPU.
+    """
     folder = Path(folder)
     config, tokenizer = read_config(folder), Tokenizer.load(folder)
     if len(tokenizer) > config.llm.vocab_size:
@@ -87,11 +111,27 @@ def load_pretrained(folder: str | Path) -> Pretrained:
             f"{folder / TOKENIZER_FILE} has {len(tokenizer)} ids, more than the model's vocabulary "
             f"of {config.llm.vocab_size}"
         )
+    wants_head = head_seed is not None and not config.alignment_head
+    if wants_head:
+        config = dataclasses.replace(config, alignment_head=True)
     # Made without storage, which the loaded tensors then are: no random numbers are drawn, and a
     # large model is in memory once.
     with torch.device("meta"):
         model, vae = UniGenDetModel(config), LatentAutoencoder(config.vae)
-    _load_exactly(model, open_model_weights(folder))
+    head: dict[str, Tensor] = {}
+    if wants_head and head_seed is not None:
+        head = fresh_addition(model, "diga_mlp", head_seed)
+    weights = open_model_weights(folder)
+    _check_fits(model, weights, head)
+    if shard is None:
+        state = dict(head)
+        for file in weights.files:
+            state |= read_weights(file)
+        model.load_state_dict(state, assign=True)
+    else:
+        shard(model)
+        model.to_empty(device=device)
+        _fill(model, weights, head)
     try:
         vae.load_published_state_dict(read_weights(folder / VAE_FILE))
     except ValueError as error:
@@ -165,16 +205,33 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _load_exactly(model: UniGenDetModel, weights: WeightFiles) -> None:
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+def _check_fits(
+    model: UniGenDetModel, weights: WeightFiles, additions: Mapping[str, Tensor]
+) -> None:
+    expected = {
+        name: tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if name not in additions
+    }
     problems = compare_specs(expected, weights.specs)
     if problems:
         raise ValueError(
             f"{weights.source} belongs to another configuration than {CONFIG_FILE}: "
             + "; ".join(problems)
         )
-    state = {name: value for file in weights.files for name, value in read_weights(file).items()}
-    model.load_state_dict(state, assign=True)
+
+
+@torch.no_grad()
+def _fill(model: UniGenDetModel, weights: WeightFiles, additions: Mapping[str, Tensor]) -> None:
+    """Give a sharded model its weights: each rank reads its own rows."""
+    for name, value in model.state_dict().items():
+        part, rows = value, None
+        if parallel.is_shard(value):
+            part, rows = parallel.local_rows(value)
+        if name in additions:
+            part.copy_(additions[name] if rows is None else additions[name][rows])
+        elif part.numel():
+            part.copy_(weights.read(name, rows))
 
 
 def _model_index(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unigendet.config import TransformerConfig
 from unigendet.models.attention import Attend
-from unigendet.models.layers import GatedMLP, RMSNorm
+from unigendet.models.layers import GatedMLP, RMSNorm, run_block
 from unigendet.models.positions import rope, rotate
 from unigendet.types import HiddenState
 
@@ -98,6 +98,7 @@ class TwoExpertTransformer(nn.Module):
         self.layers = nn.ModuleList(TwoExpertLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.norm_moe_gen = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.recompute = False
 
     def forward(
         self,
@@ -133,7 +134,8 @@ class TwoExpertTransformer(nn.Module):
         und, gen = hidden.und, hidden.gen
         tapped: dict[int, HiddenState] = {}
         for index in range(wanted):
-            und, gen = self.layers[index](und, gen, angles, attend, index)
+            layer = self.layers[index]
+            und, gen = run_block(layer, self.recompute, und, gen, angles, attend, index)
             if index in taps:
                 tapped[index] = HiddenState(und, gen)
         normed = HiddenState(self.norm(und), self.norm_moe_gen(gen) if gen.shape[0] else gen)

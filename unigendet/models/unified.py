@@ -123,6 +123,15 @@ class UniGenDetModel(nn.Module):
             projected=projected,
         )
 
+    def blocks(self) -> list[nn.Module]:
+        """The image encoder's and the transformer's layers, in the order in which they run."""
+        return [*self.vit_model.vision_model.encoder.layers, *self.language_model.model.layers]
+
+    def recompute_activations(self) -> None:
+        """From now on blocks keep their inputs alone and compute the rest again in the backward."""
+        self.vit_model.vision_model.recompute = True
+        self.language_model.model.recompute = True
+
     def new_cache(self, batch_size: int) -> KVCache:
         """A cache of `batch_size` contexts that have read nothing."""
         weight = self.vae2llm.weight

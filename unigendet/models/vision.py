@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from unigendet.config import VisionConfig
 from unigendet.models.attention import Attend
-from unigendet.models.layers import GeluMLP
+from unigendet.models.layers import GeluMLP, run_block
 
 
 def patchify_pixels(pixels: Tensor, patch: int) -> Tensor:
@@ -75,11 +75,12 @@ class VisionTransformer(nn.Module):
         self.embeddings = VisionEmbeddings(config)
         self.encoder = VisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.recompute = False
 
     def forward(self, patches: Tensor, position_ids: Tensor, attend: Attend) -> Tensor:
         x = self.embeddings(patches, position_ids)
         for index, layer in enumerate(self.encoder.layers):
-            x = layer(x, attend, index)
+            x = run_block(layer, self.recompute, x, attend, index)
         normed: Tensor = self.post_layernorm(x)
         return normed
 

@@ -39,9 +39,17 @@ class WeightFiles:
     specs: Mapping[str, TensorSpec]
     _places: Mapping[str, _Place]
 
-    def read(self, name: str) -> Tensor:
-        """One tensor. Raises ValueError naming the file if that has changed since it was opened."""
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """One tensor, or some of its rows (a slice without a step, of the first dimension).
+
+        Raises ValueError naming the file if that has changed since it was opened.
+        """
         spec, place = self.specs[name], self._places[name]
+        if rows is not None:
+            count = rows.stop - rows.start
+            row_bytes = spec.nbytes // spec.shape[0]
+            spec = TensorSpec(spec.dtype, (count, *spec.shape[1:]))
+            place = _Place(place.file, place.start + rows.start * row_bytes)
         values = torch.empty(spec.nbytes, dtype=torch.uint8)
         # Read, not mapped: a private mapping of a whole file counts as memory, and one that is
         # larger than the machine's is refused.

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unigendet import parallel
 from unigendet.models.weight_files import INDEX_ENDING
 from unigendet.models.weight_specs import DTYPES, TensorSpec, spec_of
 
@@ -51,11 +52,24 @@ def write_weights(
 
 
 def save_weights(
-    folder: Path, stem: str, state: Mapping[str, Tensor], *, shard_bytes: int = SHARD_BYTES
+    folder: Path | None, stem: str, state: Mapping[str, Tensor], *, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write a state dict as `write_weights` does."""
+    """Write a state dict as `write_weights` does, on one rank or on several.
+
+    Of a model that is sharded (`unigendet.parallel`) one tensor after another is put together, for
+    which every rank has to call this; where `folder` is None it writes nothing.
+    """
     specs = {name: spec_of(value) for name, value in state.items()}
-    write_weights(folder, stem, specs, state.__getitem__, shard_bytes=shard_bytes)
+
+    def read(name: str) -> Tensor:
+        return parallel.whole(state[name])
+
+    if folder is not None:
+        write_weights(folder, stem, specs, read, shard_bytes=shard_bytes)
+        return
+    for shard in _split(specs, shard_bytes):
+        for name in _file_order(shard):
+            read(name)
 
 
 def _split(specs: Mapping[str, TensorSpec], most: int | None) -> list[dict[str, TensorSpec]]:
@@ -70,6 +84,11 @@ def _split(specs: Mapping[str, TensorSpec], most: int | None) -> list[dict[str, 
     return shards
 
 
+def _file_order(specs: Mapping[str, TensorSpec]) -> list[str]:
+    """Wide numbers first: then every tensor starts at a multiple of its number's size."""
+    return sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
+
+
 def _write_file(
     path: Path,
     specs: Mapping[str, TensorSpec],
@@ -77,8 +96,7 @@ def _write_file(
     progress: Callable[[int], None] | None,
 ) -> None:
     """The safetensors format: the header's length, the header as JSON, then the values in order."""
-    # Wide numbers first: then every tensor starts at a multiple of its number's size.
-    order = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
+    order = _file_order(specs)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in order:

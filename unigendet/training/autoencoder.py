@@ -95,6 +95,10 @@ class AutoencoderTrainee(nn.Module):
         self.vae = vae
         self.critic = critic
 
+    def recompute_activations(self) -> None:
+        """From now on the autoencoder's blocks compute activations again in the backward."""
+        self.vae.kl.enable_gradient_checkpointing()
+
 
 class AutoencoderObjective:
     """Reconstruction, small KL and sharpness terms on an `AutoencoderTrainee`."""

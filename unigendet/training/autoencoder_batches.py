@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from unigendet.config import AutoencoderConfig, ResizeRule
-from unigendet.data.loader import SampleStream, step_generator
+from unigendet.data.loader import SampleStream, draw_generator
 from unigendet.data.transforms import to_pixels
 from unigendet.training.autoencoder import AutoencoderBatch
 from unigendet.types import Sample
 
 
 class AutoencoderBatches:
-    """`batches(step)`: `per_step` square crops, a function of (seed, rank, step) alone.
+    """`batches(step)`: this rank's part of `per_step` square crops, a function of seed and step.
 
     Args:
         samples: real images.
@@ -44,15 +44,19 @@ class AutoencoderBatches:
             )
         self._stream = SampleStream(samples, per_step, seed=seed, rank=rank, world=world)
         self._crop, self._config, self._resize = crop, config, resize
-        self._steps, self._seed, self._rank = steps, seed, rank
+        self._steps, self._seed = steps, seed
 
     def __call__(self, step: int) -> AutoencoderBatch:
-        generator = step_generator(self._seed, self._rank, step)
-        pixels = torch.stack([self._cut(sample, generator) for sample in self._stream.at(step)])
         cells = self._crop // self._config.downsample
-        shape = (len(pixels), self._config.latent_channels, cells, cells)
-        noise = torch.randn(shape, generator=generator)
-        return AutoencoderBatch(pixels, noise, progress=step / self._steps)
+        shape = (self._config.latent_channels, cells, cells)
+        pixels, noise = list[Tensor](), list[Tensor]()
+        places = zip(self._stream.positions(step), self._stream.at(step), strict=True)
+        for position, sample in places:
+            generator = draw_generator(self._seed, 0, position)
+            pixels.append(self._cut(sample, generator))
+            noise.append(torch.randn(shape, generator=generator))
+        progress = step / self._steps
+        return AutoencoderBatch(torch.stack(pixels), torch.stack(noise), progress)
 
     def _cut(self, sample: Sample, generator: torch.Generator) -> Tensor:
         """A random (3, crop, crop) window of the resized image."""

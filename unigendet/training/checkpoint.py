@@ -2,11 +2,14 @@
 
 A checkpoint is a folder `step-00000100` with
 
-- `model.safetensors`: the whole state dict, frozen parts too;
-- `ema.safetensors`: the running average of the learning parameters;
-- `optimizer.safetensors`: AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, and torch's
-  random state `rng`;
-- `state.json`: phase, step, configuration, and the sums of the log window that was open.
+- `shard-R-model-I-of-N.safetensors`: what rank R (from 1) holds, by torch's distributed checkpoint:
+  `model/NAME`, the whole state dict, frozen parts too; `ema/NAME`, the running average of the
+  learning parameters; AdamW's `exp_avg/NAME`, `exp_avg_sq/NAME` and `step/NAME`; torch's random
+  state `rng`. What ranks hold alike rank 1 writes alone;
+- `state.json` (of the first rank): phase, step, configuration, and the sums of the open log window.
+
+Any number of processes may go on from it, whatever number wrote it, sharded or not. Ranks may write
+to folders of their own; to resume, each needs the files of all of them in one.
 
 It is written under a temporary name, flushed to the disk, and renamed: a folder that carries the
 final name is complete.
@@ -23,16 +26,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unigendet import parallel
 from unigendet.config import OptimConfig
 from unigendet.training.optim import Ema
+from unigendet.training.tensor_store import read_tensors, stored_shapes, write_tensors
 
 _NAME = re.compile(r"step-(\d{8})")
-_MAY_DIFFER = frozenset({"log_every", "checkpoint_every", "compile"})
+_MAY_DIFFER = frozenset({"log_every", "checkpoint_every", "compile", "recompute"})
 """Settings that leave every weight as it is, so a run may resume with others."""
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda path: path.name, default=None)
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's folder name tells."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def save_checkpoint(
     folder: Path,
     *,
@@ -74,30 +83,32 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-N` atomically, keep the newest `keep` checkpoints, return the new path.
 
-    An `OSError` (a full disk, for instance) leaves no half-written checkpoint behind.
+    Every rank calls it, with a folder of its own or with the same one. An `OSError` (a full disk,
+    for instance) leaves no half-written checkpoint behind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / checkpoint_name(state.step)
-    temporary = folder / f".{final.name}.{os.getpid()}"
+    temporary = folder / f".{final.name}"
+    # Ranks may share the folder: what an earlier process left is gone before any of them writes.
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    parallel.wait_for_all()
+    temporary.mkdir(parents=True, exist_ok=True)
     try:
-        _save(temporary / "model.safetensors", model.state_dict())
-        _save(temporary / "ema.safetensors", ema.shadow)
-        _save(temporary / "optimizer.safetensors", _optimizer_tensors(parameters, optimizer))
-        text = json.dumps({"state": asdict(state), "config": asdict(config)}, indent=1)
-        (temporary / "state.json").write_text(text)
-        for path in temporary.iterdir():
-            _flush(path)
+        write_tensors(temporary, _tensors(model, parameters, optimizer, ema))
+        if parallel.rank() == 0:
+            text = json.dumps({"state": asdict(state), "config": asdict(config)}, indent=1)
+            (temporary / "state.json").write_text(text)
+            _flush(temporary / "state.json")
         shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        parallel.wait_for_all()
+        _rename(temporary, final)
         _flush(folder)
     finally:
         # Gone already where all went well.
         shutil.rmtree(temporary, ignore_errors=True)
+    parallel.wait_for_all()
     older = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     for path in older[:-keep]:
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -139,57 +150,67 @@ def restore(
 ) -> None:
     """Put a checkpoint's weights, averages, optimizer and random state in place, all in place."""
     try:
-        weights = load_file(path / "model.safetensors")
-        average = load_file(path / "ema.safetensors")
-        moments = load_file(path / "optimizer.safetensors")
-    except (FileNotFoundError, SafetensorError) as error:
+        found = stored_shapes(path)
+        for name, parameter in parameters.items():
+            if f"step/{name}" in found:  # else it had not received a gradient yet
+                optimizer.state[parameter] = _no_moments(parameter)
+        tensors = _tensors(model, parameters, optimizer, ema)
+        _check_same({name: tensor.shape for name, tensor in tensors.items()}, found)
+        read_tensors(path, tensors)
+    except ValueError as error:
         raise ValueError(
-            f"checkpoint {path} is incomplete or damaged ({error}); delete the folder to train "
-            "from the checkpoint before it"
+            f"checkpoint {path} cannot be used: {error}; delete the folder to train from the "
+            "checkpoint before it"
         ) from None
-    _check_same(path, {name: t.shape for name, t in model.state_dict().items()}, weights)
-    _check_same(path, {name: t.shape for name, t in ema.shadow.items()}, average)
-    model.load_state_dict(weights)
-    for name, value in average.items():
-        ema.shadow[name].copy_(value)
-    torch.set_rng_state(moments.pop("rng"))
-    for name, parameter in parameters.items():
-        if f"step/{name}" not in moments:
-            continue  # it had not received a gradient yet
-        optimizer.state[parameter] = {
-            "step": moments[f"step/{name}"].to(parameter.device),
-            "exp_avg": moments[f"exp_avg/{name}"].to(parameter.device),
-            "exp_avg_sq": moments[f"exp_avg_sq/{name}"].to(parameter.device),
-        }
+    torch.set_rng_state(tensors["rng"])
 
 
-def _optimizer_tensors(
-    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+def _tensors(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    ema: Ema,
 ) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {"rng": torch.get_rng_state()}
+    """All that a checkpoint keeps, by the names that it has there; not copied."""
+    tensors = {f"model/{name}": value.detach() for name, value in model.state_dict().items()}
+    tensors |= {f"ema/{name}": value for name, value in ema.shadow.items()}
     for name, parameter in parameters.items():
         # `.get`: the state is a defaultdict, and asking it would make an entry.
         moments = optimizer.state.get(parameter)
         if moments:
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                tensors[f"{key}/{name}"] = moments[key]
+            tensors |= {f"{key}/{name}": moments[key] for key in _MOMENTS}
+    tensors["rng"] = torch.get_rng_state()
     return tensors
 
 
-def _check_same(path: Path, wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> None:
+def _no_moments(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """AdamW's state of a parameter, to be filled."""
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    try:
+        temporary.rename(final)
+    except FileNotFoundError:
+        # Ranks that share the folder: another one was first.
+        if not final.is_dir():
+            raise
+
+
+def _check_same(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> None:
     missing = sorted(wanted.keys() - found.keys())
     extra = sorted(found.keys() - wanted.keys())
-    shapes = sorted(n for n in wanted.keys() & found.keys() if found[n].shape != wanted[n])
+    shapes = sorted(n for n in wanted.keys() & found.keys() if found[n] != wanted[n])
     if missing or extra or shapes:
         raise ValueError(
-            f"checkpoint {path} is of another model: {len(missing)} tensors missing "
-            f"{missing[:3]}, {len(extra)} unknown {extra[:3]}, {len(shapes)} of another shape "
-            f"{shapes[:3]}"
+            "it is of another model, or some of its files are missing: "
+            f"{len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}, "
+            f"{len(shapes)} of another shape {shapes[:3]}"
         )
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _flush(path: Path) -> None:

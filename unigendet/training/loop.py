@@ -3,6 +3,10 @@
 What differs between them is the objective, the batches and the configuration. The loop draws
 nothing at random, so a run is a function of its start weights, its batches and its configuration,
 and an interrupted run continues bit for bit.
+
+It is the same for one process and for several: with a process group every rank calls `train` with
+its part of each batch, and with the model whole (its gradients are then averaged) or sharded by
+`unigendet.parallel.shard`.
 """
 
 from __future__ import annotations
@@ -13,11 +17,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import nn
 
+from unigendet import parallel
 from unigendet.config import OptimConfig
 from unigendet.training import checkpoint as checkpoints
 from unigendet.training.checkpoint import LoopState
@@ -71,6 +76,13 @@ class TrainResult:
     ema: Ema
 
 
+@runtime_checkable
+class Recomputes(Protocol):
+    """A model that can compute activations again in the backward pass instead of keeping them."""
+
+    def recompute_activations(self) -> None: ...
+
+
 class NonFiniteError(ArithmeticError):
     """A loss term or a gradient became infinite or not a number; the weights are still whole."""
 
@@ -108,14 +120,16 @@ def train(
     optimizer = build_optimizer(parameters, config)
     ema = Ema(parameters, config.ema_decay)
     start, spent, window, window_steps = 0, 0.0, dict[str, float](), 0
-    found = checkpoints.latest_checkpoint(checkpoint_dir) if checkpoint_dir else None
+    found = _newest_of_all(checkpoint_dir, device)
     if found is not None:
         saved = checkpoints.read_state(found, phase, config)
         checkpoints.restore(found, model=model, parameters=parameters, optimizer=optimizer, ema=ema)
         start, spent = saved.step, saved.seconds
         window, window_steps = dict(saved.window), saved.window_steps
+    if config.recompute:
+        _recompute(model)
     if config.compile:
-        model.compile()
+        _compile(model)
     model.train()
     began = time.perf_counter()
     for step in range(start, config.steps):
@@ -125,10 +139,10 @@ def train(
         batch = batch.to(device) if hasattr(batch, "to") else batch
         with _precision(config, device):
             losses = objective(model, batch)
-        terms = _finite_terms(losses, phase, step)
+        terms = _finite_terms(losses, phase, step, device)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        _average_over_ranks(list(parameters.values()))
+        parallel.average_gradients(parameters.values())
         grad_norm = _clip(parameters, config.clip_norm, phase, step)
         optimizer.step()
         ema.update(step)
@@ -171,52 +185,59 @@ def train(
     return TrainResult(phase, config.steps, spent + time.perf_counter() - began, start, ema)
 
 
+def _newest_of_all(folder: Path | None, device: str | torch.device) -> Path | None:
+    """The newest checkpoint that every rank has, or None."""
+    if folder is None:
+        return None
+    own = checkpoints.latest_checkpoint(folder)
+    step = parallel.least(checkpoints.step_of(own) if own else 0, device)
+    return folder / checkpoints.checkpoint_name(step) if step else None
+
+
+def _recompute(model: nn.Module) -> None:
+    if not isinstance(model, Recomputes):
+        raise ValueError(f"{type(model).__name__} cannot recompute: set `recompute: false`")
+    model.recompute_activations()
+
+
+def _compile(model: nn.Module) -> None:
+    """Block by block where there are blocks: they are alike, so that one compilation serves all."""
+    for part in model.blocks() if isinstance(model, parallel.Blocks) else [model]:
+        part.compile()
+
+
 def _precision(config: OptimConfig, device: str | torch.device) -> AbstractContextManager[Any]:
     if config.precision == "bf16":
         return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
     return nullcontext()
 
 
-def _finite_terms(losses: Losses, phase: str, step: int) -> dict[str, float]:
-    terms = {name: float(value) for name, value in losses.scalars().items()}
-    bad = [f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value)]
-    if bad or not math.isfinite(float(losses.total.detach())):
-        what = ", ".join(bad) or f"total = {float(losses.total.detach())}"
+def _finite_terms(
+    losses: Losses, phase: str, step: int, device: str | torch.device
+) -> dict[str, float]:
+    """Every loss term, of all ranks together: so they stop together too."""
+    terms = dict(losses.scalars())
+    found = parallel.mean_over_ranks({**terms, "total": float(losses.total.detach())}, device)
+    bad = [f"{name} = {value}" for name, value in found.items() if not math.isfinite(value)]
+    if bad:
+        what = ", ".join(bad)
         raise NonFiniteError(
             f"{phase}, step {step}: {what} is not finite; the weights were left as they were. "
             "Lower the learning rate, or look at this step's batch"
         )
-    return terms
+    return {name: found[name] for name in terms}
 
 
 def _clip(parameters: dict[str, nn.Parameter], clip_norm: float, phase: str, step: int) -> float:
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     norm = torch.nn.utils.get_total_norm(gradients.values())
-    if not bool(torch.isfinite(norm)):
-        bad = [name for name, grad in gradients.items() if not bool(grad.isfinite().all())]
+    length = float(parallel.whole(norm))
+    if not math.isfinite(length):
+        finite = {name: parallel.whole(g.isfinite().all()) for name, g in gradients.items()}
+        bad = [name for name, all_finite in finite.items() if not bool(all_finite)]
         raise NonFiniteError(
             f"{phase}, step {step}: the gradient of {', '.join(bad[:5]) or 'the model'} is not "
             "finite although the loss is; the weights were left as they were"
         )
     torch.nn.utils.clip_grads_with_norm_(parameters.values(), clip_norm, norm)
-    return float(norm)
-
-
-def _average_over_ranks(parameters: list[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the data-parallel ranks; one message for all."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    world = distributed.get_world_size()
-    if world == 1:
-        return
-    # A rank whose batch did not touch a parameter contributes zeros, or ranks would disagree.
-    gradients = [
-        p.grad if p.grad is not None else torch.zeros_like(p, memory_format=torch.contiguous_format)
-        for p in parameters
-    ]
-    flat: Tensor = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    distributed.all_reduce(flat)
-    flat /= world
-    pieces = torch.split(flat, [p.numel() for p in parameters])
-    for parameter, piece in zip(parameters, pieces, strict=True):
-        parameter.grad = piece.view_as(parameter).clone()
+    return length

@@ -6,6 +6,9 @@ of the whole session:
 - `kept/NAME/`: results of the finished phases, written whole or not at all;
 - `loop/PHASE/step-N/`: the newest checkpoint of the phase that is running;
 - `history.jsonl`: one line per log row, without those that an interruption undid.
+
+Several processes train together where there is a process group. The ranks of one machine share a
+folder, which one of them, the leader, writes; each adds its own part of the checkpoints.
 """
 
 from __future__ import annotations
@@ -17,13 +20,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from unigendet import parallel
 from unigendet.config import OptimConfig
-from unigendet.training.checkpoint import LoopState, latest_checkpoint
+from unigendet.data.tokenizer import Tokenizer
+from unigendet.models.pretrained import Pretrained, load_pretrained, save_pretrained
+from unigendet.models.unified import UniGenDetModel
+from unigendet.models.vae import LatentAutoencoder
+from unigendet.training.checkpoint import LoopState, latest_checkpoint, step_of
 from unigendet.training.loop import LogRow, TrainResult, train
 from unigendet.types import Objective
 
@@ -47,8 +55,12 @@ def _nothing(_: Any) -> None:
 class TrainingSession:
     """Runs phases in order; what is done already is not done again.
 
-    `on_log` gets every log row, `on_progress` is called after each checkpoint and each kept
-    result, when `folder` is consistent.
+    Args:
+        sharding: how several ranks hold the model: each the whole of it (`ddp`), or a part (`fsdp`,
+            for `distribute` and `load`; what goes to `train` without them is whole).
+        leader: whether this rank writes results; one of those that share `folder` has to.
+        on_log: gets every log row.
+        on_progress: called after each checkpoint and each kept result, when `folder` is consistent.
     """
 
     def __init__(
@@ -56,19 +68,20 @@ class TrainingSession:
         folder: Path,
         *,
         device: str | torch.device = "cpu",
-        rank: int = 0,
-        world: int = 1,
+        sharding: Literal["ddp", "fsdp"] = "ddp",
+        leader: bool | None = None,
         on_log: Callable[[LogRow], None] = _nothing,
         on_progress: Callable[[Progress], None] = _nothing,
         say: Callable[[str], None] = print,
     ) -> None:
         self.folder = folder
         self.device = device
-        self.rank = rank
-        self.world = world
+        self.rank, self.world = parallel.rank(), parallel.world()
+        self.leader = self.rank == 0 if leader is None else leader
         self.say = say
         self.first_step_at: float | None = None
         """Unix time at which this process began its first step; None before it."""
+        self._shards = sharding == "fsdp" and self.world > 1
         self._on_log = on_log
         self._on_progress = on_progress
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,25 +89,66 @@ class TrainingSession:
     def once(self, name: str, produce: Callable[[Path], None]) -> Path:
         """Folder of the result `name`: kept from an earlier process, or made now by `produce`.
 
-        `produce` gets an empty folder to fill; what it trains through `train` resumes by itself.
+        `produce` runs on every rank and gets an empty folder, which the leader fills; what it
+        trains through `train` resumes by itself.
         """
         kept = self.folder / "kept" / name
-        if kept.is_dir():
-            self.say(f"{name}: done before, kept")
+        done = kept.is_dir()
+        parallel.wait_for_all()  # so that no rank sees what another is only now making
+        if done:
+            self._say(f"{name}: done before, kept")
             return kept
         making = kept.with_name(f".{name}.making")
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
+        if self.leader:
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir(parents=True)
+        parallel.wait_for_all()
         produce(making)
-        making.rename(kept)
-        # The phases inside `produce` are over: their checkpoints are not needed any more.
-        shutil.rmtree(self.folder / "loop", ignore_errors=True)
+        parallel.wait_for_all()
+        if self.leader:
+            making.rename(kept)
+            # The phases inside `produce` are over: their checkpoints are not needed any more.
+            shutil.rmtree(self.folder / "loop", ignore_errors=True)
+        parallel.wait_for_all()
         self._on_progress(Progress(name, 0))
         return kept
 
     def drop(self, name: str, part: str) -> None:
         """Delete `part` of the kept result `name`, where no later phase needs it."""
-        shutil.rmtree(self.folder / "kept" / name / part, ignore_errors=True)
+        if self.leader:
+            shutil.rmtree(self.folder / "kept" / name / part, ignore_errors=True)
+
+    def distribute(self, model: UniGenDetModel, optim: OptimConfig) -> UniGenDetModel:
+        """Bring a model, alike on every rank, to the session's device and ranks, in place."""
+        if self._shards:
+            self._shard(model, optim)
+        return model.to(self.device)
+
+    def load(self, folder: Path, optim: OptimConfig, *, head_seed: int | None = None) -> Pretrained:
+        """A model folder's contents for training under `optim`: float32, on the session's device.
+
+        `head_seed` is that of `load_pretrained`. Of a model to be sharded no rank reads more than
+        its part.
+        """
+        if not self._shards:
+            loaded = load_pretrained(folder, head_seed=head_seed)
+            loaded.model.float().to(self.device)
+        else:
+            loaded = load_pretrained(
+                folder,
+                head_seed=head_seed,
+                shard=lambda model: self._shard(model, optim),
+                device=self.device,
+            )
+        loaded.vae.to(self.device).requires_grad_(False)
+        return loaded
+
+    def save(
+        self, folder: Path, model: UniGenDetModel, vae: LatentAutoencoder, tokenizer: Tokenizer
+    ) -> None:
+        """Write a model folder that every rank can read afterwards; all of them have to call it."""
+        save_pretrained(folder, model, vae, tokenizer, writes=self.leader)
+        parallel.wait_for_all()
 
     def train(
         self,
@@ -107,10 +161,11 @@ class TrainingSession:
         """`unigendet.training.loop.train` with this session's checkpoints, history and device."""
         checkpoints = self.folder / "loop" / phase
         found = latest_checkpoint(checkpoints)
-        done = int(found.name.removeprefix("step-")) if found else 0
-        self._forget_rows(phase, after=done)
+        done = step_of(found) if found else 0
+        if self.leader:
+            self._forget_rows(phase, after=done)
         if done:
-            self.say(f"{phase}: resumed from step {done} of {config.steps}")
+            self._say(f"{phase}: resumed from step {done} of {config.steps}")
         if self.first_step_at is None:
             self.first_step_at = time.time()
         return train(
@@ -125,17 +180,26 @@ class TrainingSession:
             device=self.device,
         )
 
-    def _log(self, row: LogRow) -> None:
+    def _shard(self, model: UniGenDetModel, optim: OptimConfig) -> None:
+        parallel.shard(model, device=self.device, bf16=optim.precision == "bf16")
+
+    def _say(self, text: str) -> None:
         if self.rank == 0:
-            self.say(row.line())
-        with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row.history()) + "\n")
+            self.say(text)
+
+    def _log(self, row: LogRow) -> None:
+        self._say(row.line())
+        if self.leader:
+            with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row.history()) + "\n")
         self._on_log(row)
 
     def _checkpointed(self, path: Path, state: LoopState) -> None:
-        for older in path.parent.iterdir():
-            if older != path:
-                shutil.rmtree(older)
+        if self.leader:
+            for older in path.parent.iterdir():
+                if older != path:
+                    shutil.rmtree(older)
+        parallel.wait_for_all()
         self._on_progress(Progress(state.phase, state.step))
 
     def _forget_rows(self, phase: str, *, after: int) -> None:
