@@ -195,7 +195,8 @@ class UniGenDetModel(nn.Module):
         vit_tokens = vit_tokens.to(text.dtype)
         features = self.vit_model(vit_tokens, vit_position_ids, PackAttention(plan, text.dtype))
         vit = self.connector(features) + self.vit_pos_embed(vit_position_ids)
-        return torch.cat([text, vit])
+        # The residual stream has the weights' type, which the fixed position tables need not have.
+        return torch.cat([text, vit.to(text.dtype)])
 
     def _embed_latents(
         self, x_t: Tensor, t: Tensor, images: Tensor, position_ids: Tensor
@@ -204,4 +205,4 @@ class UniGenDetModel(nn.Module):
         time: Tensor = self.time_embedder(t)  # (n, hidden)
         latent: Tensor = self.vae2llm(x_t.to(time.dtype))
         positions: Tensor = self.latent_pos_embed(position_ids)
-        return latent + time.index_select(0, images) + positions
+        return (latent + time.index_select(0, images) + positions).to(self.vae2llm.weight.dtype)
