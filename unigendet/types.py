@@ -95,6 +95,14 @@ class AttentionPlan:
     scatter: Tensor
     """(N,) int64: the place of each row; `gather[scatter]` is `arange(N)`."""
     buckets: tuple[AttentionBucket, ...]
+    order: Tensor
+    """(N,) int64: the row at each place of the pack, sample after sample."""
+    sample: Tensor
+    """(N,) int64, by place of the pack: number of the sample."""
+    block: Tensor
+    """(N,) int64, by place of the pack: number of the block, counted through all samples."""
+    mode: Tensor
+    """(N,) int64, by place of the pack: how the block's tokens see, as a place in `MODES`."""
 
     def to(self, device: torch.device | str) -> Self:
         return moved(self, device)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from unigendet.models.attention import PackAttention, plan_attention, plan_images, sample_mask
-from unigendet.types import Split
+from unigendet.models.flex import FlexPackAttention
+from unigendet.types import AttentionPlan, Split
 
 HEADS, KV_HEADS, DIM = 6, 2, 8
 SAMPLES = [
@@ -50,6 +51,60 @@ def test_equals_dense_attention_with_gradients(dtype: torch.dtype) -> None:
     torch.testing.assert_close(actual, expected, **tolerance)
     for gradient, wanted in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, wanted, **tolerance)
+
+
+def _case(
+    samples: list[list[Split]], dim: int, device: str = "cpu"
+) -> tuple[AttentionPlan, list[Tensor], Tensor]:
+    """A plan over rows in random order, q, k, v, and the mask by row."""
+    generator = torch.Generator().manual_seed(0)
+    total = sum(split.length for splits in samples for split in splits)
+    rows = torch.randperm(total, generator=generator)
+    mask = torch.block_diag(*[sample_mask(splits).float() for splits in samples]).bool()
+    by_row = torch.empty_like(mask)
+    by_row[rows[:, None], rows[None, :]] = mask
+    inputs = [
+        torch.randn(total, heads, dim, generator=generator).to(device)
+        for heads in (HEADS, KV_HEADS, KV_HEADS)
+    ]
+    return plan_attention(samples, rows).to(device), inputs, by_row.to(device)
+
+
+LONG = [
+    [Split(140, "causal"), Split(90, "noise"), Split(60, "full"), Split(17, "causal")],
+    [Split(300, "full"), Split(9, "causal")],
+]
+
+
+@pytest.mark.parametrize("samples", [SAMPLES, LONG, [[Split(128, "full")]]])
+def test_flex_attention_equals_dense_attention(samples: list[list[Split]]) -> None:
+    plan, inputs, mask = _case(samples, dim=16)
+    with torch.no_grad():
+        actual = FlexPackAttention(plan)(*inputs, 0)
+    torch.testing.assert_close(actual, _dense(*inputs, mask), atol=1e-5, rtol=1e-5)
+
+
+def test_flex_attention_skips_blocks_in_which_nothing_is_seen() -> None:
+    plan, _, _ = _case([[Split(256, "causal")], [Split(256, "full")]], dim=16)
+    mask = FlexPackAttention(plan).mask
+    # 128 x 128 tokens each: 3 of a triangle and 4 of a square, of 16.
+    assert int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) == 7
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_flex_attention_equals_buckets_on_cuda_with_gradients() -> None:
+    for samples in (SAMPLES, LONG):  # two lengths: the second one without a new compilation
+        plan, inputs, _ = _case(samples, dim=64, device="cuda")
+        inputs = [value.requires_grad_() for value in inputs]
+        upstream = torch.randn_like(inputs[0])
+        expected = PackAttention(plan, torch.float32)(*inputs, 0)
+        wanted = torch.autograd.grad(expected, inputs, upstream)
+        actual = FlexPackAttention(plan)(*inputs, 0)
+        torch.testing.assert_close(actual, expected, atol=2e-3, rtol=2e-3)
+        gradients = torch.autograd.grad(actual, inputs, upstream)
+        for gradient, one in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(gradient, one, atol=5e-3, rtol=5e-3)
 
 
 def test_buckets_hold_similar_lengths_and_every_row_once() -> None:

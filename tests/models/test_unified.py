@@ -173,3 +173,38 @@ def test_autocast_stays_close_to_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough = verdict()
     assert float((rough - exact).abs().max()) < 0.1 * float(exact.abs().max())
+
+
+def test_flex_attention_gives_the_same_output() -> None:
+    model, batch = tiny_model(), tiny_pack(mixed_plans())
+    with torch.no_grad():
+        expected = model(batch, batch.posterior_noise)
+        model.attention = "flex"
+        actual = model(batch, batch.posterior_noise)
+    for name in ("velocity", "ce_logits", "det_logits"):
+        torch.testing.assert_close(
+            getattr(actual, name), getattr(expected, name), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    batch = tiny_pack(mixed_plans())
+    gradients, saved = [], []
+    for recompute in (False, True):
+        model = tiny_model()
+        if recompute:
+            model.recompute_activations()
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = model(batch, batch.posterior_noise)
+        (output.velocity.square().mean() + output.det_logits.square().mean()).backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        saved.append(sum(sizes.values()))
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradients[0][name], value) for name, value in gradients[1].items())
+    assert saved[1] < 0.5 * saved[0]

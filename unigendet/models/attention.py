@@ -8,13 +8,15 @@ see each other. Samples are sorted by length into buckets, padded there, and eac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unigendet.types import AttentionBucket, AttentionPlan, Split
+from unigendet.types import AttentionBucket, AttentionMode, AttentionPlan, Split
+
+MODES: tuple[AttentionMode, ...] = get_args(AttentionMode)
 
 _PADDING_LIMIT = 0.8
 """A sample joins a bucket where it is at least this share of the bucket's length."""
@@ -68,8 +70,20 @@ def plan_attention(samples: Sequence[Sequence[Split]], rows: Tensor) -> Attentio
             gather.append(F.pad(own, (0, width - lengths[sample]), value=int(own[0])))
         buckets.append(AttentionBucket(len(group), width, _bucket_mask(samples, group, width)))
         offset += len(group) * width
+    blocks = [split for splits in samples for split in splits]
+    sizes = torch.tensor([split.length for split in blocks], dtype=torch.int64)
+    modes = torch.tensor([MODES.index(split.mode) for split in blocks], dtype=torch.int64)
+    block = torch.repeat_interleave(torch.arange(len(blocks)), sizes)
     return AttentionPlan(
-        gather=torch.cat(gather) if gather else rows, scatter=scatter, buckets=tuple(buckets)
+        gather=torch.cat(gather) if gather else rows,
+        scatter=scatter,
+        buckets=tuple(buckets),
+        order=rows,
+        sample=torch.repeat_interleave(
+            torch.arange(len(samples)), torch.tensor(lengths, dtype=torch.int64)
+        ),
+        block=block,
+        mode=modes[block],
     )
 
 

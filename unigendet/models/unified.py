@@ -24,14 +24,16 @@ copied, selected and joined (guidance branches can be one batch).
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from unigendet.config import ModelConfig
 from unigendet.flow import noised, patchify_latents, timestep_from_raw, velocity_target
-from unigendet.models.attention import PackAttention
+from unigendet.models.attention import Attend, PackAttention
 from unigendet.models.cache import CachedAttention, KVCache
+from unigendet.models.flex import FlexPackAttention
 from unigendet.models.initialisation import initialise
 from unigendet.models.layers import GeluMLP, TimestepEmbedder
 from unigendet.models.positions import PositionTable
@@ -47,6 +49,8 @@ class UniGenDetModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.attention: Literal["auto", "buckets", "flex"] = "auto"
+        """How packs are attended to; `auto`: FlexAttention on CUDA, padded buckets elsewhere."""
         width = config.llm.hidden_size
         values = config.latent_patch_size**2 * config.vae.latent_channels
         self.language_model = LanguageModel(config.llm)
@@ -103,7 +107,7 @@ class UniGenDetModel(nn.Module):
         hidden, tapped = self.language_model.model(
             embedded,
             batch.position_ids[order],
-            PackAttention(batch.attention, embedded.und.dtype),
+            self._attend(batch.attention, embedded.und.dtype),
             taps=taps if project_tap is None else {*taps, project_tap},
             num_layers=num_layers,
         )
@@ -185,6 +189,12 @@ class UniGenDetModel(nn.Module):
         logits: Tensor = self.fake_cls_head(hidden)
         return logits
 
+    def _attend(self, plan: AttentionPlan, dtype: torch.dtype) -> Attend:
+        kind = self.attention
+        if kind == "auto":
+            kind = "flex" if plan.order.is_cuda else "buckets"
+        return FlexPackAttention(plan) if kind == "flex" else PackAttention(plan, dtype)
+
     def _embed_und(
         self, text_ids: Tensor, vit_tokens: Tensor, vit_position_ids: Tensor, plan: AttentionPlan
     ) -> Tensor:
@@ -193,7 +203,7 @@ class UniGenDetModel(nn.Module):
         if not vit_tokens.shape[0]:
             return text
         vit_tokens = vit_tokens.to(text.dtype)
-        features = self.vit_model(vit_tokens, vit_position_ids, PackAttention(plan, text.dtype))
+        features = self.vit_model(vit_tokens, vit_position_ids, self._attend(plan, text.dtype))
         vit = self.connector(features) + self.vit_pos_embed(vit_position_ids)
         # The residual stream has the weights' type, which the fixed position tables need not have.
         return torch.cat([text, vit.to(text.dtype)])
