@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.pipeline.ray_train_task import Job, task
+from tests.models.published import small_config, small_parts
+from tests.pipeline.ray_train_task import Job, shared_task, task
+from unigendet.models.pretrained import load_pretrained, save_pretrained
 from unigendet.training.session import TrainingSession
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +31,13 @@ from pipeline.params import load_params
 from pipeline.ray_train import train_on_ray
 from pipeline.stage import StageContext
 from pipeline.tracking import Run
-from tests.pipeline.ray_train_task import Job, task
+from tests.pipeline import ray_train_task
 
-home, root, job = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+home, root, job, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+params = load_params(root / "profiles" / "smoke.yaml")
+if name == "shared_task":
+    cluster = params.cluster.model_copy(update={"workers": 2, "sharding": "fsdp"})
+    params = params.model_copy(update={"cluster": cluster})
 from mlflow.tracking import MlflowClient
 
 uri = f"sqlite:///{home / 'mlflow.db'}"
@@ -41,7 +48,7 @@ run_id = client.create_run(experiment).info.run_id
 spec = stage_spec("shard")
 ctx = StageContext(
     name="shard",
-    params=load_params(root / "profiles" / "smoke.yaml"),
+    params=params,
     workspace=root,
     inputs=StageInputs(home, spec),
     out=home / "out",
@@ -50,12 +57,12 @@ ctx = StageContext(
     run=Run(uri, run_id, run_id),
     fingerprint="0",
 )
-finished = train_on_ray(ctx, task, Job(home, job))
+finished = train_on_ray(ctx, getattr(ray_train_task, name), ray_train_task.Job(home, job))
 print("finished in", finished, "run", run_id)
 """
 
 
-Driver = Callable[[Path, str], subprocess.Popen[str]]
+Driver = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -63,8 +70,8 @@ def driver() -> Iterator[Driver]:
     """Starts stages, each in a process group of its own; none outlives the test."""
     started = list[subprocess.Popen[str]]()
 
-    def start(home: Path, job: str) -> subprocess.Popen[str]:
-        started.append(_start(home, job))
+    def start(home: Path, job: str, name: str = "task") -> subprocess.Popen[str]:
+        started.append(_start(home, job, name))
         return started[-1]
 
     yield start
@@ -74,12 +81,12 @@ def driver() -> Iterator[Driver]:
             process.wait()
 
 
-def _start(home: Path, job: str) -> subprocess.Popen[str]:
+def _start(home: Path, job: str, name: str) -> subprocess.Popen[str]:
     home.mkdir(exist_ok=True)
     environment = {**os.environ, "UNIGENDET_HOME": str(home), "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(home), str(ROOT), job],
+        [sys.executable, "-c", DRIVER, str(home), str(ROOT), job, name],
         cwd=ROOT,
         env=environment,
         text=True,
@@ -103,10 +110,10 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def rows(session: Path) -> list[tuple[str, int, float]]:
+def rows(session: Path, term: str = "fit_loss") -> list[tuple[str, int, float]]:
     """Phase, step and a loss term of each line of a session's history."""
     lines = (session / "history.jsonl").read_text().splitlines()
-    return [(row["phase"], row["step"], row["fit_loss"]) for row in map(json.loads, lines)]
+    return [(row["phase"], row["step"], row[term]) for row in map(json.loads, lines)]
 
 
 @pytest.mark.timeout(1200)
@@ -149,3 +156,27 @@ def test_what_a_person_can_set_right_comes_in_its_own_words(driver: Driver, tmp_
     assert process.returncode != 0
     assert "ValueError: this input is wrong" in output.splitlines()[-1]
     assert output.count("the task ran") == 1
+
+
+@pytest.mark.timeout(1200)
+def test_two_workers_share_a_model_and_survive_the_death_of_one(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """FSDP2: each worker holds and saves a part; together they learn what one process learns."""
+    home = tmp_path / "pair"
+    save_pretrained(home / "model", *small_parts(small_config()))
+    output = finish(driver(home, "worker dies", "shared_task"))
+    assert (home / "died").exists()
+    assert output.count("shared: resumed from step") == 1
+
+    alone = tmp_path / "alone"
+    shared_task(TrainingSession(alone, say=lambda _: None), Job(home, "runs"))
+    pair = home / "state" / "finished"
+    for found, expected in zip(rows(pair, "total"), rows(alone, "total"), strict=True):
+        assert found[:2] == expected[:2]
+        assert found[2] == pytest.approx(expected[2], rel=1e-5)
+    learnt, whole = (load_pretrained(folder / "kept/result/model") for folder in (pair, alone))
+    for name, value in whole.model.state_dict().items():
+        if not name.endswith("k_proj.bias"):  # of the image encoder: without influence
+            found_value = learnt.model.state_dict()[name]
+            torch.testing.assert_close(found_value, value, atol=1e-4, rtol=1e-3)
