@@ -42,7 +42,8 @@ def measure(config: ModelConfig, *, pairs: int, steps: int, compiled: bool) -> d
     work = pack_work(model, batch)
     encoding = autoencoder_flops(vae, batch.pixels)
     if compiled:
-        model.compile()
+        for block in model.blocks():
+            block.compile()
 
     def step() -> None:
         model.zero_grad(set_to_none=True)

@@ -110,7 +110,8 @@ def training_figures(setting: Setting, peak: float | None) -> dict[str, object]:
     work = pack_work(model, batch)
     step = _step(setting, model, batch)
     if setting.compiled:
-        model.compile()
+        for block in model.blocks():
+            block.compile()
     _reset_peak_memory(setting.device)
     first = seconds(step, setting.device)
     took = taking_turns({"step": step}, setting.steps, setting.device)["step"]

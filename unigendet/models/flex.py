@@ -66,4 +66,5 @@ def _kernel(device: str) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
     # Uncompiled it is a dense reference, enough for the CPU, where only tests use it.
-    return flex_attention if device == "cpu" else torch.compile(flex_attention, dynamic=True)
+    kernel: Callable[..., Any] = flex_attention
+    return kernel if device == "cpu" else torch.compile(kernel, dynamic=True)
