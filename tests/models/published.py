@@ -33,6 +33,13 @@ def small_config(**changes: Any) -> ModelConfig:
     return replace(config, **changes)
 
 
+def wide_config() -> ModelConfig:
+    """About 100 MB of float32 in tensors of at most 4 MB."""
+    config = small_config()
+    llm = replace(config.llm, hidden_size=480, intermediate_size=2000, num_hidden_layers=3)
+    return replace(config, llm=llm)
+
+
 def small_parts(
     config: ModelConfig | None = None,
 ) -> tuple[UniGenDetModel, LatentAutoencoder, Tokenizer]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,22 +9,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.models.published import assert_same, small_config, small_parts
-from unigendet.config import ModelConfig
+from tests.models.published import assert_same, small_config, small_parts, wide_config
 from unigendet.models.exchange import export_weights
 from unigendet.models.pretrained import save_pretrained
 from unigendet.models.weight_specs import spec_of
 from unigendet.models.weight_writer import write_weights
-
-
-def wide_config() -> ModelConfig:
-    """About 100 MB of float32 in tensors of at most 4 MB."""
-    config = small_config()
-    llm = dataclasses.replace(
-        config.llm, hidden_size=480, intermediate_size=2000, num_hidden_layers=3
-    )
-    return dataclasses.replace(config, llm=llm)
-
 
 MEASURED = """
 import re, sys
