@@ -1,6 +1,7 @@
 """What a slice of BAGEL's width costs on one GPU: training step, detection, generation.
 
-    python -m benchmarks.gpu_step [--layers N] [--tokens 16384] [--size 512] [--compile] [--json]
+    python -m benchmarks.gpu_step [--layers N] [--tokens 16384] [--size 512] [--compile] [--recompute]
+        [--attention buckets] [--json]
     python -m benchmarks.gpu_step --device cpu --smoke
 
 Needs torch and this package alone: latents are drawn instead of encoded, so the autoencoder is
@@ -18,6 +19,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,7 +65,9 @@ class Setting:
     flow_steps: int
     """Euler steps of an image."""
     compiled: bool
+    recompute: bool
     autocast: bool
+    attention: Literal["auto", "buckets", "flex"]
 
 
 class DrawnLatents:
@@ -100,6 +104,9 @@ def new_model(setting: Setting) -> UniGenDetModel:
     torch.manual_seed(0)
     with setting.device:
         model = UniGenDetModel(setting.config)
+    model.attention = setting.attention
+    if setting.recompute:
+        model.recompute_activations()
     return model if setting.autocast else model.to(torch.bfloat16)
 
 
@@ -121,6 +128,8 @@ def training_figures(setting: Setting, peak: float | None) -> dict[str, object]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "pack tokens": batch.sequence_length,
         "compiled": setting.compiled,
+        "recomputed": setting.recompute,
+        "attention": setting.attention,
         "weights": "float32, autocast" if setting.autocast else "bfloat16",
         "first step seconds": first,
         "step seconds": took,
@@ -236,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps to take the median of")
     parser.add_argument("--flow-steps", type=int, default=20, help="Euler steps of an image")
     parser.add_argument("--compile", action="store_true", help="compile the model for training")
+    parser.add_argument("--recompute", action="store_true", help="keep the inputs of layers alone")
+    parser.add_argument("--attention", default="auto", choices=("auto", "buckets", "flex"))
     parser.add_argument("--autocast", action="store_true", help="float32 weights under autocast")
     parser.add_argument("--peak", type=float, help="the device's dense bfloat16 FLOP/s")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -250,7 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps=1 if options.smoke else options.steps,
         flow_steps=2 if options.smoke else options.flow_steps,
         compiled=options.compile,
+        recompute=options.recompute,
         autocast=options.autocast,
+        attention=options.attention,
     )
     if options.layers is None and not options.smoke:
         if setting.device.type != "cuda":
