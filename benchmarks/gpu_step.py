@@ -1,7 +1,7 @@
 """What a slice of BAGEL's width costs on one GPU: training step, detection, generation.
 
-    python -m benchmarks.gpu_step [--layers N] [--tokens 16384] [--size 512] [--compile] [--recompute]
-        [--attention buckets] [--json]
+    python -m benchmarks.gpu_step [--layers N] [--tokens 16384] [--size 512] [--json]
+        [--compile] [--recompute] [--attention buckets]
     python -m benchmarks.gpu_step --device cpu --smoke
 
 Needs torch and this package alone: latents are drawn instead of encoded, so the autoencoder is
