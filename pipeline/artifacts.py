@@ -43,7 +43,12 @@ STAGES: tuple[StageSpec, ...] = (
         ("shard",),
         ("seed", "model", "pretrain_generator"),
     ),
-    StageSpec("forge", "forged", ("shard", "pretrain_generator"), ("seed", "forge")),
+    StageSpec(
+        "forge",
+        "forged",
+        ("shard", "pretrain_generator"),
+        ("seed", "shard.allow_codec_shortcut", "forge"),
+    ),
     StageSpec(
         "pretrain_detector",
         "detector",

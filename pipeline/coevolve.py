@@ -188,7 +188,7 @@ def _fresh_fakes(
         guidance=section.fresh_fakes_guidance,
         seed=job.data.seed + number,
     )
-    with ShardWriter(folder, "train") as writer:
+    with ShardWriter(folder, "train", encoding=real.encoding) as writer:
         for place, (origin, image) in enumerate(zip(origins, images, strict=True)):
             writer.write(
                 Sample(

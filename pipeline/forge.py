@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import write_json
+from pipeline.codec_gate import audit_sets
 from pipeline.forge_quality import judge_families, quality_sets
 from pipeline.forge_tasks import (
     Fakes,
@@ -31,7 +31,7 @@ from pipeline.forge_tasks import (
 from pipeline.pictures import draw_rows
 from pipeline.stage import StageContext
 from unigendet.data.answers import write_answers
-from unigendet.data.audit import AuditResult, audit, stored_items
+from unigendet.data.audit import stored_items
 from unigendet.data.shards import ShardDataset, ShardWriter
 from unigendet.evidence import Evidence
 from unigendet.explanations import EVIDENCE_FILE, Explainer, fit_explainer
@@ -41,7 +41,6 @@ from unigendet.types import Sample
 SETS = ("train", "val", "test", "everyday")
 MEASURED_AT_ONCE = 256
 SHOWN = 8
-AUDIT_FILE = "audit.json"
 
 
 K = TypeVar("K")
@@ -209,7 +208,7 @@ def _write(
     out: Path, real: Mapping[str, ShardDataset], fakes: FakesBy, explained: Explained
 ) -> None:
     for set_name in SETS:
-        with ShardWriter(out, set_name) as writer:
+        with ShardWriter(out, set_name, encoding=real[set_name].encoding) as writer:
             for (family, name), made in fakes.items():
                 if name != set_name:
                     continue
@@ -241,18 +240,15 @@ def _fake(origin: Sample, image: NDArray[np.uint8], family: str, answer: str) ->
 
 def _audit(ctx: StageContext, real: Mapping[str, ShardDataset]) -> None:
     """Can real and fake be told apart by their files' headers, per set?"""
-    results: dict[str, AuditResult] = {}
-    for name in SETS:
-        stored = [real[name], ShardDataset(ctx.out, name)]
-        results[name] = audit(list(stored_items(stored)), seed=ctx.seed)
-        verdict = "passed" if results[name].passed else "NOT PASSED: a detector may learn the codec"
-        auroc = results[name].auroc
-        ctx.log(
-            f"codec-and-size audit, {name}: AUROC {auroc.value:.3f} "
-            f"[{auroc.low:.3f}, {auroc.high:.3f}], {verdict}"
-        )
-        ctx.run.log_metrics({f"audit/{name}": auroc.value}, step=0)
-    write_json(ctx.out / AUDIT_FILE, {name: asdict(result) for name, result in results.items()})
+    audit_sets(
+        ctx,
+        {
+            name: stored_items([real[name], ShardDataset(ctx.out, name)], seed=ctx.seed)
+            for name in SETS
+        },
+        allowed=ctx.params.shard.allow_codec_shortcut,
+        remedy="Write real images and fakes with one encoder and size",
+    )
 
 
 def _picture(ctx: StageContext, real: ShardDataset, made: Fakes) -> None:

@@ -1,19 +1,38 @@
-"""Stage shard: read a source, check and caption every image, split, write shards and tokenizer."""
+"""Stage shard: read a source, check and caption every image, split, write shards and tokenizer.
+
+Two passes, each in parallel on Ray Data and without the other's data in memory. `shard_parts` reads
+every image once and keeps it, encoded, in the state folder. `shard_decisions` looks at hashes only:
+quarantine, duplicates, groups, sets. `shard_assembly` copies what stays into tars. For a while the
+images are on the disk twice. An interrupted stage goes on from its last finished part, and ends
+with the same bytes as an undisturbed one.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from pipeline.artifacts import write_json
+from pipeline.codec_gate import audit_sets
 from pipeline.sections.data import DataSection
+from pipeline.shard_assembly import assemble
+from pipeline.shard_decisions import (
+    LEFT_OUT,
+    QUARANTINE,
+    Counts,
+    check_quarantine,
+    decide,
+    write_lines,
+)
+from pipeline.shard_parts import PartOrder, PlannedItem, cut_into_parts, read_rows, write_parts
 from pipeline.stage import StageContext
+from unigendet.data.audit import original_items
 from unigendet.data.contact_sheet import draw_band_map, draw_contact_sheet
 from unigendet.data.prompts import prompt_corpus
-from unigendet.data.shards import EncodedSample, ShardDataset, ShardWriter, encode
-from unigendet.data.sources.base import Source, SourceItem
+from unigendet.data.shards import ShardDataset
+from unigendet.data.sources.base import Source
 from unigendet.data.sources.blue_marble import BlueMarble
 from unigendet.data.sources.everyday import EverydayPhotographs
 from unigendet.data.sources.folder import ImageFolder
@@ -24,26 +43,7 @@ EVERYDAY = "everyday"
 SETS = ("test", EVERYDAY, "val", "train")
 """In the order in which they are filled: a picture met again is kept where it was first, so that no
 evaluation image is ever also a training image."""
-ROWS_PER_BLOCK = 64
-SHOWN_ERRORS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedItem:
-    """One image to read: from which source, into which set."""
-
-    source: Source
-    item: SourceItem
-    set_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReadItem:
-    """What reading one planned item gave: a sample, or why there is none."""
-
-    set_name: str
-    sample: EncodedSample | None
-    problem: str
+COUNTS = "counts.json"
 
 
 def shard(ctx: StageContext) -> None:
@@ -55,29 +55,85 @@ def shard(ctx: StageContext) -> None:
         ctx.mark_started()
         with ctx.timed("list"):
             plan = plan_sets(source, everyday)
-        ctx.log(f"{len(plan)} images to read")
-        with ctx.timed("shards"):
-            left_out = write_sets(ctx.out, read_in_parallel(plan), params.shard.samples_per_shard)
+        write_shards(ctx, plan)
     sets = {name: ShardDataset(ctx.out, name) for name in SETS}
     for name, written in sets.items():
         sources = written.manifest.source_count
         ctx.log(f"{name}: {len(written)} images of {sources} sources")
         ctx.run.log_metrics({f"{name}/images": len(written), f"{name}/sources": sources}, step=0)
-    if left_out:
-        ctx.log(f"{left_out} images left out: the same picture is in an earlier set already")
+    with ctx.timed("audit"):
+        audit_sets(
+            ctx,
+            {name: original_items(data, seed=ctx.seed) for name, data in sets.items()},
+            allowed=params.shard.allow_codec_shortcut,
+            remedy="Bring the files of both classes through the same encoder and size",
+        )
     with ctx.timed("tokenizer"):
-        captions = [sample.caption for sample in sets["train"]]
+        captions = [sample.caption for sample in sets["train"].entries]
         texts = [*captions, *prompt_corpus(), *phrase_corpus()]
         train_tokenizer(texts, params.shard.vocab_size).save(ctx.out)
     with ctx.timed("pictures"):
         for name in ("train", EVERYDAY):
             path = ctx.out / f"{name}_images.png"
-            draw_contact_sheet(sets[name], path, title=f"{name}: {len(sets[name])} real images")
+            draw_contact_sheet(sets[name], path, title=f"{name}: {len(sets[name])} images")
             ctx.run.log_figure(name, path)
         if isinstance(source, BlueMarble):
             tiles = [planned.item for planned in plan if planned.set_name != EVERYDAY]
             draw_band_map(source, tiles, ctx.out / "bands.png")
             ctx.run.log_figure("bands", ctx.out / "bands.png")
+
+
+def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
+    """Both passes over `plan`: tars, index, counts and lists of what is not among them."""
+    section = ctx.params.shard
+    encoding = section.encoding()
+    with ctx.timed("read"):
+        orders = cut_into_parts(plan, ctx.state / "parts", encoding)
+        _read_all(ctx, orders, len(plan))
+    with ctx.timed("decide"):
+        rows = check_quarantine(read_rows(orders), section.quarantine_share, ctx.state)
+        decided = decide(rows, SETS, near_duplicates=section.near_duplicates, planned=len(plan))
+    with ctx.timed("write"):
+        assemble(
+            decided.rows,
+            SETS,
+            out=ctx.out,
+            state=ctx.state,
+            shard_bytes=round(section.shard_mb * 2**20),
+            encoding=encoding,
+        )
+        (ctx.state / QUARANTINE).replace(ctx.out / QUARANTINE)
+        write_lines(ctx.out / LEFT_OUT, decided.left_out)
+        write_json(ctx.out / COUNTS, asdict(decided.counts))
+    counts = decided.counts
+    ctx.log(
+        f"{counts.planned} images planned = {counts.written} written + {counts.left_out} left out "
+        f"(the same picture comes earlier) + {counts.quarantined} in quarantine"
+    )
+    if counts.linked:
+        ctx.log(
+            f"{counts.linked} fakes look like a real image and share its source_id from now on; "
+            f"{counts.moved} images moved to the set of their group"
+        )
+    ctx.run.log_metrics({f"images/{name}": value for name, value in asdict(counts).items()}, step=0)
+    return counts
+
+
+def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> None:
+    """The first pass, with a line of progress every tenth of the way."""
+    ctx.log(f"{total} images to read, in {len(orders)} parts")
+    began = time.perf_counter()
+    done = bad = reused = 0
+    said = 0.1
+    for part in write_parts(orders):
+        done, bad, reused = done + part.images, bad + part.quarantined, reused + part.reused
+        if done / total >= said:
+            spent = time.perf_counter() - began
+            left = spent * (total - done) / done
+            ctx.log(f"{done / total:4.0%} of the images, {bad} unusable, {left:.0f} s left")
+            said = done / total + 0.1
+    if reused:
+        ctx.log(f"{reused} of {len(orders)} parts were finished by an earlier attempt")
 
 
 def open_source(data: DataSection, *, seed: int) -> Source:
@@ -89,6 +145,7 @@ def open_source(data: DataSection, *, seed: int) -> Source:
             val_share=data.val_share,
             test_share=data.test_share,
             seed=seed,
+            fit=data.fit,
         )
     return BlueMarble(
         tile=data.image_size,
@@ -122,88 +179,3 @@ def plan_sets(source: Source, everyday: Source) -> list[PlannedItem]:
                 f"{planned.set_name}: all images of one source belong to one set"
             )
     return sorted(plan, key=lambda planned: SETS.index(planned.set_name))
-
-
-def read_in_parallel(plan: Sequence[PlannedItem]) -> Iterator[ReadItem]:
-    """Decode, check, caption and encode every planned item with Ray Data, in the plan's order."""
-    import ray
-
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    shared = ray.put(list(plan))
-    blocks = max(1, len(plan) // ROWS_PER_BLOCK)
-    rows = ray.data.range(len(plan), override_num_blocks=blocks).map_batches(
-        _read_batch, batch_size=ROWS_PER_BLOCK, batch_format="numpy", fn_kwargs={"shared": [shared]}
-    )
-    for expected, row in enumerate(rows.iter_rows()):
-        assert row["id"] == expected, "Ray Data gave the rows in another order"
-        sample = None
-        if not row["problem"]:
-            sample = EncodedSample(
-                key=row["key"],
-                source_id=row["source_id"],
-                fake=False,
-                generator="real",
-                png=row["png"],
-                meta=row["meta"],
-            )
-        yield ReadItem(plan[expected].set_name, sample, row["problem"])
-
-
-def _read_batch(batch: dict[str, Any], shared: list[Any]) -> dict[str, Any]:
-    """Rows of the plan -> encoded samples; a bad image gives its problem, to name all at once."""
-    import numpy as np
-    import ray
-
-    plan: list[PlannedItem] = ray.get(shared[0])
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("key", "source_id", "png", "meta", "problem")
-    }
-    for place in batch["id"]:
-        planned = plan[int(place)]
-        key, png, meta, problem = planned.item.key, b"", b"", ""
-        try:
-            encoded = encode(planned.source.read(planned.item))
-            png, meta = encoded.png, encoded.meta
-        except ValueError as error:
-            problem = str(error)
-        values = (key, planned.item.source_id, png, meta, problem)
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
-    filled = {name: np.array(column, dtype=object) for name, column in columns.items()}
-    return {"id": batch["id"], **filled}
-
-
-def write_sets(folder: Path, items: Iterator[ReadItem], samples_per_shard: int) -> int:
-    """Write the items, which come set by set; the number of repeated pictures that were left out.
-
-    Raises ValueError naming the first few images that could not be read.
-    """
-    pictures: dict[str, str] = {}
-    problems: list[str] = []
-    left_out = 0
-    pending = next(items, None)
-    while pending is not None:
-        name = pending.set_name
-        with ShardWriter(folder, name, samples_per_shard) as writer:
-            while pending is not None and pending.set_name == name:
-                if pending.sample is None:
-                    problems.append(pending.problem)
-                else:
-                    picture = hashlib.sha256(pending.sample.png).hexdigest()
-                    if pictures.setdefault(picture, name) == name:
-                        writer.write_encoded(pending.sample)
-                    else:
-                        left_out += 1
-                pending = next(items, None)
-            if problems:
-                rest = [pending, *items] if pending is not None else []
-                problems += [later.problem for later in rest if later.problem]
-                raise ValueError(_told(problems))
-    return left_out
-
-
-def _told(problems: Sequence[str]) -> str:
-    shown = "\n  ".join(problems[:SHOWN_ERRORS])
-    more = f"\n  and {len(problems) - SHOWN_ERRORS} more" if len(problems) > SHOWN_ERRORS else ""
-    return f"{len(problems)} images cannot be used; repair or remove them:\n  {shown}{more}"

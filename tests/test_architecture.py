@@ -137,7 +137,7 @@ def test_stage_declares_the_sections_and_inputs_that_it_reads(spec: StageSpec) -
         ("sweep", {"trials": 9}, "sweep"),
         ("evaluate", {"generated": 9}, "evaluate"),
         ("forge", {"fit_images": 9}, "forge"),
-        ("shard", {"samples_per_shard": 9}, "shard"),
+        ("shard", {"shard_mb": 9}, "shard"),
     ],
 )
 def test_a_parameter_re_runs_its_stage_and_what_follows(

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.sections.base import Count, Fraction, Section
+from pipeline.sections.base import Count, Fraction, Positive, Section
+from unigendet.data.duplicates import MAX_DISTANCE
+from unigendet.data.encoding import Encoding
 
 
 class DataSection(Section):
@@ -19,6 +21,9 @@ class DataSection(Section):
     test_share: Fraction
     """Folder: shares of the sources that neither the captions nor a subfolder put into a split."""
     image_size: Count
+    fit: Literal["square", "stretch", "within"]
+    """Folder: the centre square, the whole picture pressed into a square, or the whole picture in
+    its own shape with a longer side of at most `image_size` (which `forge` refuses)."""
     shrink: Annotated[float, Field(ge=1)]
     """Blue Marble: by how much the mosaic is made smaller before it is cut."""
     band_width: Count
@@ -46,8 +51,23 @@ class DataSection(Section):
 
 
 class ShardSection(Section):
-    """How the images are written."""
+    """How the images are checked and written."""
 
-    samples_per_shard: Count
+    shard_mb: Positive
+    """Size that a tar is meant to have, in MiB."""
+    format: Literal["png", "jpeg", "webp"]
+    """How every image is stored, real and fake alike. PNG is lossless."""
+    quality: Annotated[int, Field(ge=1, le=100)]
+    """Of JPEG and WebP."""
+    near_duplicates: Annotated[int, Field(ge=0, le=MAX_DISTANCE)]
+    """Bits of 64 that the perceptual hashes of one picture may differ in; 0: equal pixels only."""
+    quarantine_share: Fraction
+    """Share of the images that may be unusable; beyond it the stage fails."""
+    allow_codec_shortcut: bool
+    """Go on although the files' headers tell real from fake. The report shows it."""
     vocab_size: Annotated[int, Field(ge=260)]
     """Entries of the tokenizer that is trained on the captions and prompts, markers included."""
+
+    def encoding(self) -> Encoding:
+        """The same values as the shards take them."""
+        return Encoding(self.format, self.quality)

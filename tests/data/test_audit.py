@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from unigendet.data.audit import AuditItem, audit, blockiness, header_facts
-from unigendet.data.shards import encode_png
+from unigendet.data.audit import AuditItem, audit, blockiness
+from unigendet.data.encoding import PNG
+from unigendet.data.headers import header_facts
+
+encode_png = PNG.encode
 
 
 def picture(number: int, side: int = 48) -> np.ndarray:
@@ -31,7 +34,7 @@ def blurred(image: np.ndarray) -> np.ndarray:
 def pairs(real, fake, count: int = 40) -> list[AuditItem]:
     """A real file and an aligned fake of each source."""
     return [
-        AuditItem(make(picture(number)), f"s/{number}", is_fake)
+        AuditItem.of(make(picture(number)), f"s/{number}", is_fake)
         for number in range(count)
         for make, is_fake in ((real, False), (fake, True))
     ]
@@ -64,7 +67,7 @@ def test_a_header_that_tells_the_class_fails(real, fake) -> None:
 def test_a_header_that_varies_with_the_source_only_passes() -> None:
     # Each source has its own quality, and its fake the same: nothing to learn about the class.
     items = [
-        AuditItem(jpeg(picture(number), 60 + number % 7 * 5), f"s/{number}", fake)
+        AuditItem.of(jpeg(picture(number), 60 + number % 7 * 5), f"s/{number}", fake)
         for number in range(60)
         for fake in (False, True)
     ]
@@ -74,7 +77,7 @@ def test_a_header_that_varies_with_the_source_only_passes() -> None:
 
 def test_unequal_classes_do_not_move_a_blind_classifier() -> None:
     items = pairs(encode_png, encode_png, 30)
-    items += [AuditItem(encode_png(picture(100 + n)), f"t/{n}", True) for n in range(50)]
+    items += [AuditItem.of(encode_png(picture(100 + n)), f"t/{n}", True) for n in range(50)]
     result = audit(items, draws=100)
     assert result.auroc.value == 0.5 and result.passed
 

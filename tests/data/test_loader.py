@@ -50,10 +50,10 @@ def make_sample(number: int, fake: bool) -> Sample:
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardDataset, ShardDataset]:
     folder = tmp_path_factory.mktemp("shards")
-    with ShardWriter(folder, "real", 5) as writer:
+    with ShardWriter(folder, "real", shard_bytes=8000) as writer:
         for number in range(REALS):
             writer.write(make_sample(number, fake=False))
-    with ShardWriter(folder, "mixed", 5) as writer:
+    with ShardWriter(folder, "mixed", shard_bytes=8000) as writer:
         for number in range(FAKES):
             writer.write(make_sample(number, fake=True))
             writer.write(make_sample(50 + number, fake=False))

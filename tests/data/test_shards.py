@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from unigendet.data.encoding import Encoding, decode_stored
+from unigendet.data.hashing import perceptual_hash, pixel_sha256
+from unigendet.data.headers import header_facts
 from unigendet.data.manifest import ShardError, file_sha256, read_index
 from unigendet.data.shards import ShardDataset, ShardWriter, encode
 from unigendet.types import Sample
@@ -38,7 +41,7 @@ def samples() -> list[Sample]:
 
 @pytest.fixture
 def folder(tmp_path: Path, samples: list[Sample]) -> Path:
-    with ShardWriter(tmp_path, "train", samples_per_shard=4) as writer:
+    with ShardWriter(tmp_path, "train", shard_bytes=8000) as writer:
         for sample in samples:
             writer.write(sample)
     return tmp_path
@@ -69,8 +72,6 @@ def test_the_index_counts_classes_sources_and_shards(folder: Path) -> None:
     for shard in index.shards:
         path = folder / shard.path
         assert (path.stat().st_size, file_sha256(path)) == (shard.bytes, shard.sha256)
-    raw = json.loads((folder / "index.json").read_text())["sets"]["train"]
-    assert raw["count"] == 10 and raw["class_balance"] == {"real": 6, "fake": 4}
 
 
 def test_webdataset_reads_the_tars(folder: Path, samples: list[Sample]) -> None:
@@ -98,7 +99,7 @@ def test_members_hold_nothing_executable(folder: Path) -> None:
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path, samples: list[Sample]) -> None:
     digests = []
     for name in ("a", "b"):
-        with ShardWriter(tmp_path / name, "train", 16) as writer:
+        with ShardWriter(tmp_path / name, "train") as writer:
             for sample in samples:
                 writer.write(sample)
         digests.append(read_index(tmp_path / name)["train"].shards[0].sha256)
@@ -127,26 +128,74 @@ def test_a_changed_byte_is_found(folder: Path) -> None:
         ShardDataset(folder, "train")
 
 
+def rewrite_metadata(index: Path, old: bytes, new: bytes) -> None:
+    table = pq.read_table(index)
+    changed = table.schema.metadata[b"unigendet"].replace(old, new)
+    pq.write_table(table.replace_schema_metadata({b"unigendet": changed}), index)
+
+
 def test_index_problems_are_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="no set `val`; it has train"):
         ShardDataset(folder, "val")
-    with pytest.raises(ShardError, match=r"index\.json is missing"):
+    with pytest.raises(ShardError, match=r"index\.parquet is missing"):
         ShardDataset(tmp_path / "nowhere", "train")
-    index = folder / "index.json"
-    text = index.read_text()
-    index.write_text(text.replace("train-00000.tar", "../train-00000.tar"))
+    index = folder / "index.parquet"
+    whole = index.read_bytes()
+    rewrite_metadata(index, b"train-00000.tar", b"../train-00000.tar")
     with pytest.raises(ShardError, match="outside its folder"):
         ShardDataset(folder, "train")
-    index.write_text(text[:-50])
-    with pytest.raises(ShardError, match="no valid index"):
-        ShardDataset(folder, "train")
-    index.write_text(text.replace('"version": 1', '"version": 9'))
+    for damaged in (whole[:-50], whole[:100], b"", b"{}", whole.replace(b"key", b"yek")):
+        index.write_bytes(damaged)
+        with pytest.raises(ShardError, match="no valid index"):
+            ShardDataset(folder, "train")
+    index.write_bytes(whole)
+    rewrite_metadata(index, b'"version": 2', b'"version": 9')
     with pytest.raises(ShardError, match="version 9"):
         ShardDataset(folder, "train")
+    index.write_bytes(whole)
+    rewrite_metadata(index, b"unheard of", b"x")
+    ShardDataset(folder, "train")
+
+
+def test_the_index_is_a_table_for_anyone(folder: Path, samples: list[Sample]) -> None:
+    table = pq.read_table(folder / "index.parquet").to_pylist()
+    assert [row["key"] for row in table] == [sample.key for sample in samples]
+    for row, sample in zip(table, samples, strict=True):
+        assert (row["set"], row["width"], row["height"]) == ("train", 12, 16)
+        assert (row["caption"], row["fake"]) == (sample.caption, sample.fake)
+        assert row["pixel_sha256"] == pixel_sha256(sample.image)
+        assert row["perceptual_hash"] == perceptual_hash(sample.image)
+        assert row["original_format"] is None
+        data = (folder / f"train-{row['shard']:05d}.tar").read_bytes()
+        image = data[row["image_offset"] : row["image_offset"] + row["image_size"]]
+        assert np.array_equal(decode_stored(image), sample.image)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_lossy_encodings_are_a_policy_of_the_set(
+    tmp_path: Path, samples: list[Sample], kind: str
+) -> None:
+    ramp = np.linspace(0, 255, 48 * 40 * 3).reshape(48, 40, 3).astype(np.uint8)
+    with ShardWriter(tmp_path, "train", encoding=Encoding(kind, 90)) as writer:
+        writer.write(replace(samples[0], image=ramp))
+    dataset = ShardDataset(tmp_path, "train")
+    assert dataset.encoding == Encoding(kind, 90)
+    assert header_facts(dataset.image_file(0)).format == kind.upper()
+    assert np.abs(dataset[0].image.astype(int) - ramp).mean() < 6
+    assert dataset.entries[0].pixel_sha256 == pixel_sha256(ramp)
+    with tarfile.open(tmp_path / "train-00000.tar") as tar:
+        assert Path(tar.getnames()[0]).suffix == {"jpeg": ".jpg", "webp": ".webp"}[kind]
+
+
+def test_unknown_encodings_are_refused() -> None:
+    with pytest.raises(ValueError, match="png, jpeg, webp, not as 'bmp'"):
+        Encoding("bmp")
+    with pytest.raises(ValueError, match=r"1\.\.100"):
+        Encoding("jpeg", 0)
 
 
 def test_an_error_leaves_nothing_half_written(tmp_path: Path, samples: list[Sample]) -> None:
-    with pytest.raises(RuntimeError), ShardWriter(tmp_path, "train", 2) as writer:
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path, "train", shard_bytes=4000) as writer:
         for sample in samples[:5]:
             writer.write(sample)
         raise RuntimeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -82,19 +83,89 @@ def test_centre_square_keeps_the_middle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"file": "a.png"', "line 1: not valid JSON"),
-        ('{"caption": "x"}', "line 1: no image is named"),
-        ('{"file": "z.png", "caption": "x"}', "the first is z.png"),
-        ('{"file": "a.png", "split": "dev"}', "split is 'dev'"),
-        ('{"file": "a.png"}\n{"file": "a.png"}', "line 2: a.png is named twice"),
-        ("[1]", "must be an object"),
+        ('{"file": "a.png"', "line 2: not valid JSON"),
+        ('{"caption": "x"}', "line 2: no image is named"),
+        ('{"file": "z.png", "caption": "x"}', "line 2: there is no image 'z.png'"),
+        ('{"file": "a.png", "split": "dev"}', "line 2 of the captions: split is 'dev'"),
+        ('{"file": "a.png", "caption": "\\ud800"}', "line 2 of the captions: the text is not UTF"),
+        ('{"file": "b.png"}', "line 2: b.png is named already in line 1"),
+        ("[1]", "line 2: must be an object"),
+        ("[" * 100_000, "line 2: not valid JSON"),
     ],
 )
-def test_bad_tables_are_told(tmp_path: Path, line: str, message: str) -> None:
+def test_a_bad_line_is_an_item_with_a_problem(tmp_path: Path, line: str, message: str) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    good = '{"file": "b.png", "caption": "good"}'
+    (tmp_path / "captions.jsonl").write_text(f"{good}\n{line}\n")
+    items = ImageFolder(tmp_path).items()
+    assert [item.caption for item in items if item.path.name == "b.png"] == ["good"]
+    (problem,) = [item.problem for item in items if item.problem]
+    assert problem.startswith(message)
+    assert len({item.key for item in items}) == len(items)
+
+
+def test_a_bad_csv_line_spoils_no_other(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    for name in names:
+        save(tmp_path / name)
+    lines = [
+        b"file,caption",
+        b'a.png,"two\nlines"',
+        b'b.png,"an open quote',
+        b"c.png,plain",
+        b"d.png,one,too many",
+        b"e.png,caf\xe9",
+    ]
+    (tmp_path / "captions.csv").write_bytes(b"\n".join(lines))
+    found = {item.path.name: item for item in ImageFolder(tmp_path).items()}
+    assert found["a.png"].caption == "two\nlines" and found["c.png"].caption == "plain"
+    problems = {name: item.problem for name, item in found.items() if item.problem}
+    assert set(problems) == {"captions.csv", "d.png", "e.png"}
+    assert "line 4: not valid CSV" in problems["captions.csv"]
+    assert "3 fields" in problems["d.png"] and "not UTF-8" in problems["e.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_of_other_programs_are_read(tmp_path: Path, encoding: str) -> None:
     save(tmp_path / "a.png")
-    (tmp_path / "captions.jsonl").write_text(line)
-    with pytest.raises(ValueError, match=message):
+    (tmp_path / "captions.csv").write_text("file,caption\r\na.png,ein Häuschen\r\n", encoding)
+    (item,) = ImageFolder(tmp_path).items()
+    assert (item.caption, item.problem) == ("ein Häuschen", "")
+
+
+def test_odd_names_and_sidecars_are_problems(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    save(tmp_path / "b.png")
+    os.rename(tmp_path / "b.png", os.fsencode(tmp_path) + b"/b\xff.png")
+    problems = [item.problem for item in ImageFolder(tmp_path).items()]
+    assert problems == ["the caption beside it is not UTF-8", "the file's name is not UTF-8"]
+
+
+def test_two_tables_and_a_headless_one_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("a.png,x\n")
+    with pytest.raises(ValueError, match="must name its columns"):
         ImageFolder(tmp_path).items()
+    (tmp_path / "captions.jsonl").write_text("")
+    with pytest.raises(ValueError, match="keep one"):
+        ImageFolder(tmp_path).items()
+
+
+@pytest.mark.parametrize(
+    ("fit", "shape"), [("square", (20, 20)), ("stretch", (20, 20)), ("within", (7, 20))]
+)
+def test_fits(tmp_path: Path, fit: str, shape: tuple[int, int]) -> None:
+    image = np.zeros((20, 60, 3), np.uint8)
+    image[:, 20:40] = 200
+    Image.fromarray(image).save(tmp_path / "wide.png")
+    source = ImageFolder(tmp_path, image_size=20, fit=fit)
+    found = source.read(source.items()[0]).image
+    assert found.shape == (*shape, 3)
+    assert (found.mean() > 190) == (fit == "square")
+    with pytest.raises(ValueError, match="fit is 'x', not one of square"):
+        ImageFolder(tmp_path, fit="x")
 
 
 def test_bad_folders_and_images_are_told(tmp_path: Path) -> None:

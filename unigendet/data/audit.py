@@ -12,20 +12,24 @@ compresses better), so they are reported and decide nothing.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from unigendet.data.encoding import decode_stored
+from unigendet.data.headers import HeaderFacts, header_facts
+from unigendet.data.manifest import SampleEntry, read_originals
 from unigendet.data.shards import ShardDataset
 from unigendet.metrics.bootstrap import Estimate, estimate
 
 FOLDS = 5
 CHANCE, LIMIT = 0.5, 0.6
 """The interval of the AUROC must hold the first and end below the second."""
+MOST = 8000
+"""Images that are audited, at most: a larger set is represented by some of its sources."""
 BLOCK = 8
 """Side of a JPEG block in pixels."""
 
@@ -34,25 +38,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class AuditItem:
-    """One image file, as its bytes."""
+    """One image file."""
 
-    data: bytes
+    facts: HeaderFacts
     source_id: str
     fake: bool
+    blockiness: float
 
-
-@dataclass(frozen=True, slots=True)
-class HeaderFacts:
-    """What a file says of itself before its picture is decoded."""
-
-    format: str
-    mode: str
-    width: int
-    height: int
-    table_means: tuple[float, ...]
-    """Mean of each JPEG quantisation table; empty for other formats."""
-    subsampling: str
-    """JPEG: sampling factors of the components; empty for other formats."""
+    @classmethod
+    def of(cls, data: bytes, source_id: str, fake: bool) -> Self:
+        """Measure an encoded image."""
+        return cls(header_facts(data), source_id, fake, blockiness(decode_stored(data)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +58,7 @@ class AuditResult:
     auroc: Estimate
     """Of the header classifier, out of fold."""
     passed: bool
+    """Whether its interval holds 0.5 and ends below 0.6."""
     formats: tuple[str, ...]
     sizes: tuple[str, ...]
     bytes_per_pixel: Estimate
@@ -78,17 +75,12 @@ def audit(items: Sequence[AuditItem], *, draws: int = 500, seed: int = 0) -> Aud
         raise ValueError("the audit compares real with fake files: one of the classes is missing")
     if len(set(groups)) < 2:
         raise ValueError("the audit needs files of at least two sources to hold one of them out")
-    facts = [header_facts(item.data) for item in items]
+    facts = [item.facts for item in items]
     scores, folds = _out_of_fold_scores(_features(facts), fake, groups, seed)
     auroc = _ranking_estimate(scores, fake, folds, groups, draws, seed)
     one_fold = np.zeros(len(items), dtype=np.int64)
-    densities = np.array(
-        [
-            len(item.data) / (fact.width * fact.height)
-            for item, fact in zip(items, facts, strict=True)
-        ]
-    )
-    blocks = np.array([blockiness(_pixels(item.data)) for item in items])
+    densities = np.array([fact.bytes / (fact.width * fact.height) for fact in facts])
+    blocks = np.array([item.blockiness for item in items])
     return AuditResult(
         auroc=auroc,
         passed=auroc.low <= CHANCE <= auroc.high < LIMIT,
@@ -99,26 +91,37 @@ def audit(items: Sequence[AuditItem], *, draws: int = 500, seed: int = 0) -> Aud
     )
 
 
-def stored_items(datasets: Sequence[ShardDataset]) -> Iterator[AuditItem]:
+def stored_items(datasets: Sequence[ShardDataset], *, seed: int = 0) -> list[AuditItem]:
     """The stored image files of some sets."""
-    for dataset in datasets:
-        for position, entry in enumerate(dataset.entries):
-            yield AuditItem(dataset.png(position), entry.source_id, entry.fake)
+    return [
+        AuditItem.of(dataset.image_file(position), entry.source_id, entry.fake)
+        for dataset, position, entry in _chosen(datasets, seed)
+    ]
 
 
-def header_facts(data: bytes) -> HeaderFacts:
-    """Read the header of an image file."""
-    with Image.open(io.BytesIO(data)) as picture:
-        tables = getattr(picture, "quantization", {})
-        layers = getattr(picture, "layer", [])
-        return HeaderFacts(
-            format=str(picture.format),
-            mode=picture.mode,
-            width=picture.width,
-            height=picture.height,
-            table_means=tuple(float(np.mean(tables[key])) for key in sorted(tables)),
-            subsampling=" ".join(f"{layer[1]}x{layer[2]}" for layer in layers),
-        )
+def original_items(dataset: ShardDataset, *, seed: int = 0) -> list[AuditItem]:
+    """The files that a set was read from, blockiness as stored; those that are known."""
+    originals = read_originals(dataset.folder, dataset.name)
+    items = []
+    for _, position, entry in _chosen([dataset], seed):
+        facts = originals[position]
+        if facts is not None:
+            blocks = blockiness(decode_stored(dataset.image_file(position)))
+            items.append(AuditItem(facts, entry.source_id, entry.fake, blocks))
+    return items
+
+
+def _chosen(
+    datasets: Sequence[ShardDataset], seed: int
+) -> list[tuple[ShardDataset, int, SampleEntry]]:
+    """Up to `MOST` images, of whole sources."""
+    every = [(data, place, entry) for data in datasets for place, entry in enumerate(data.entries)]
+    if len(every) <= MOST:
+        return every
+    sources = sorted({entry.source_id for _, _, entry in every})
+    rank = dict(zip(sources, np.random.default_rng(seed).permutation(len(sources)), strict=True))
+    every.sort(key=lambda one: rank[one[2].source_id])
+    return every[:MOST]
 
 
 def blockiness(image: NDArray[np.uint8]) -> float:
@@ -130,11 +133,6 @@ def blockiness(image: NDArray[np.uint8]) -> float:
         border.append(steps[at_border].mean() if at_border.any() else 0.0)
         inside.append(steps[~at_border].mean())
     return float(np.mean(border) / max(float(np.mean(inside)), 1e-6))
-
-
-def _pixels(data: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def _features(facts: Sequence[HeaderFacts]) -> Floats:

@@ -1,4 +1,8 @@
-"""`index.json` beside the shards: what is in them, where each sample lies, and their checksums."""
+"""`index.parquet` beside the shards: what is in them, where each sample lies, and checksums.
+
+One row per sample, set by set, each set in the order in which it was written. The shards' sizes
+and checksums, and how each set is encoded, are in the table's metadata under the key `unigendet`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,19 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-INDEX_NAME = "index.json"
-INDEX_VERSION = 1
+from unigendet.data.encoding import Encoding
+from unigendet.data.headers import HeaderFacts
+
+INDEX_NAME = "index.parquet"
+INDEX_VERSION = 2
+_METADATA = b"unigendet"
+ORIGINAL = "original_"
+"""What the columns on the file that a sample was read from begin with."""
 
 
 class ShardError(ValueError):
@@ -39,10 +49,17 @@ class SampleEntry:
     source_id: str
     fake: bool
     generator: str
+    caption: str
+    width: int
+    height: int
+    pixel_sha256: str
+    """Of the pixels before they were encoded."""
+    perceptual_hash: int
+    """64 bits (`unigendet.data.hashing`)."""
     shard: int
     """Index into the set's shards."""
     image_offset: int
-    """Of the PNG's first byte in the tar; sizes and offsets in bytes."""
+    """Of the image's first byte in the tar; sizes and offsets in bytes."""
     image_size: int
     meta_offset: int
     meta_size: int
@@ -55,6 +72,7 @@ class SetIndex:
     name: str
     shards: tuple[ShardEntry, ...]
     samples: tuple[SampleEntry, ...]
+    encoding: Encoding
 
     @property
     def class_balance(self) -> dict[str, int]:
@@ -73,47 +91,108 @@ class SetIndex:
         return len({sample.source_id for sample in self.samples})
 
 
+@dataclass(frozen=True, slots=True)
+class SetRows:
+    """A set on its way into the index."""
+
+    shards: Sequence[ShardEntry]
+    encoding: Encoding
+    rows: Any
+    """A pyarrow table with the columns of `row_schema`."""
+
+
+def row_schema() -> Any:
+    """The columns of a set's rows: `SampleEntry`, then facts of the original file, null without."""
+    import pyarrow
+
+    kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "bool": pyarrow.bool_()}
+    own = [
+        pyarrow.field(field.name, kinds[str(field.type)], nullable=False)
+        for field in fields(SampleEntry)
+    ]
+    places = [field.name for field in own]
+    own[places.index("perceptual_hash")] = pyarrow.field("perceptual_hash", pyarrow.uint64())
+    return pyarrow.schema([*own, *original_fields()])
+
+
+def original_fields() -> list[Any]:
+    """The columns on the original file."""
+    import pyarrow
+
+    kinds = {"str": pyarrow.string(), "int": pyarrow.int64()}
+    return [
+        pyarrow.field(
+            ORIGINAL + field.name, kinds.get(str(field.type), pyarrow.list_(pyarrow.float64()))
+        )
+        for field in fields(HeaderFacts)
+    ]
+
+
+def original_columns(facts: HeaderFacts | None) -> dict[str, Any]:
+    """One row's values of those columns."""
+    if facts is None:
+        return {ORIGINAL + field.name: None for field in fields(HeaderFacts)}
+    return {
+        ORIGINAL + name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(facts).items()
+    }
+
+
 def read_index(folder: Path) -> dict[str, SetIndex]:
     """Every set of the folder by name. Raises `ShardError` where the index cannot be read."""
-    path = folder / INDEX_NAME
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ShardError(
-            f"{path} is missing: run the stage that writes this folder, or `dvc checkout`"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ShardError(f"{path} is no valid index ({error}): write the shards again") from None
-    try:
-        if raw["version"] != INDEX_VERSION:
-            raise ShardError(
-                f"{path} has version {raw['version']}, this program reads {INDEX_VERSION}: "
-                f"write the shards again"
-            )
-        return {name: _parse_set(name, value) for name, value in raw["sets"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"{path} is no valid index ({error!r}): write the shards again") from None
+    return {name: read_set(folder, name) for name in _read_metadata(folder)}
 
 
 def read_set(folder: Path, name: str) -> SetIndex:
     """The index of one set."""
-    sets = read_index(folder)
-    if name not in sets:
-        known = ", ".join(sorted(sets)) or "none"
-        raise ShardError(f"{folder} has no set `{name}`; it has {known}")
-    return sets[name]
+    shards, encoding = _known_set(folder, name)
+    columns = [field.name for field in fields(SampleEntry)]
+    rows = _read_rows(folder, name, columns)
+    return SetIndex(name, shards, tuple(SampleEntry(**row) for row in rows.to_pylist()), encoding)
 
 
-def add_set(folder: Path, index: SetIndex) -> None:
-    """Put `index` into the folder's index.json, in place of a set of the same name."""
-    sets = read_index(folder) if (folder / INDEX_NAME).exists() else {}
-    sets[index.name] = index
-    text = json.dumps(
-        {"version": INDEX_VERSION, "sets": {name: _dump_set(sets[name]) for name in sorted(sets)}},
-        indent=1,
-    )
+def read_originals(folder: Path, name: str) -> list[HeaderFacts | None]:
+    """Facts of the file that each sample of a set was read from, where they are known."""
+    _known_set(folder, name)
+    columns = [ORIGINAL + field.name for field in fields(HeaderFacts)]
+    found: list[HeaderFacts | None] = []
+    for row in _read_rows(folder, name, columns).to_pylist():
+        values = {key.removeprefix(ORIGINAL): value for key, value in row.items()}
+        if values["format"] is None:
+            found.append(None)
+        else:
+            found.append(HeaderFacts(**values | {"table_means": tuple(values["table_means"])}))
+    return found
+
+
+def put_sets(folder: Path, sets: Mapping[str, SetRows]) -> None:
+    """Write `sets` into the folder's index, in place of sets of the same names."""
+    import pyarrow
+    import pyarrow.parquet
+
+    described, tables = {}, {}
+    if (folder / INDEX_NAME).exists():
+        described = _read_metadata(folder)
+        tables = {name: _read_rows(folder, name, row_schema().names) for name in described}
+    for name, given in sets.items():
+        described[name] = {
+            "encoding": asdict(given.encoding),
+            "shards": [asdict(shard) for shard in given.shards],
+        }
+        tables[name] = given.rows.select(row_schema().names).cast(row_schema())
+    metadata = {
+        "version": INDEX_VERSION,
+        "sets": {name: described[name] for name in sorted(described)},
+    }
+    schema = pyarrow.schema([pyarrow.field("set", pyarrow.string()), *row_schema()])
+    schema = schema.with_metadata({_METADATA: json.dumps(metadata, sort_keys=True)})
     part = folder / (INDEX_NAME + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
+    with pyarrow.parquet.ParquetWriter(part, schema) as writer:
+        # A row group per set or several: reading one set does not read the others.
+        for name in sorted(tables):
+            column = pyarrow.array([name] * len(tables[name]), pyarrow.string())
+            table = tables[name].add_column(0, "set", column)
+            writer.write_table(table.cast(schema))
     os.replace(part, folder / INDEX_NAME)
 
 
@@ -142,25 +221,50 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _dump_set(index: SetIndex) -> dict[str, Any]:
-    return {
-        "count": len(index.samples),
-        "sources": index.source_count,
-        "class_balance": index.class_balance,
-        "generators": index.generators,
-        "shards": [asdict(shard) for shard in index.shards],
-        "samples": [asdict(sample) for sample in index.samples],
-    }
+def _known_set(folder: Path, name: str) -> tuple[tuple[ShardEntry, ...], Encoding]:
+    sets = _read_metadata(folder)
+    if name not in sets:
+        known = ", ".join(sorted(sets)) or "none"
+        raise ShardError(f"{folder} has no set `{name}`; it has {known}")
+    shards = tuple(ShardEntry(**shard) for shard in sets[name]["shards"])
+    _check_paths(shard.path for shard in shards)
+    return shards, Encoding(**sets[name]["encoding"])
 
 
-def _parse_set(name: str, raw: Mapping[str, Any]) -> SetIndex:
-    index = SetIndex(
-        name=name,
-        shards=tuple(ShardEntry(**shard) for shard in raw["shards"]),
-        samples=tuple(SampleEntry(**sample) for sample in raw["samples"]),
-    )
-    _check_paths(shard.path for shard in index.shards)
-    return index
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """What the index says of each set as a whole, by its name."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / INDEX_NAME
+    try:
+        raw = json.loads(pyarrow.parquet.read_schema(path).metadata[_METADATA])
+        version, sets = raw["version"], dict(raw["sets"])
+    except FileNotFoundError:
+        raise ShardError(
+            f"{path} is missing: run the stage that writes this folder, or `dvc checkout`"
+        ) from None
+    except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{path} is no valid index ({error!r}): write the shards again") from None
+    if version != INDEX_VERSION:
+        raise ShardError(
+            f"{path} has version {version}, this program reads {INDEX_VERSION}: "
+            f"write the shards again"
+        )
+    return sets
+
+
+def _read_rows(folder: Path, name: str, columns: Sequence[str]) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / INDEX_NAME
+    try:
+        return pyarrow.parquet.read_table(
+            path, columns=list(columns), filters=[("set", "=", name)], partitioning=None
+        )
+    except pyarrow.ArrowException as error:
+        raise ShardError(f"{path} is no valid index ({error!r}): write the shards again") from None
 
 
 def _check_paths(paths: Iterable[str]) -> None:

@@ -1,51 +1,60 @@
-"""WebDataset tars of samples, a PNG and a JSON member each, read at random through the index."""
+"""WebDataset tars of samples, an image and a JSON member each, read at random through the index."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from unigendet.data.encoding import PNG, Encoding, decode_stored
+from unigendet.data.hashing import perceptual_hash, pixel_sha256
 from unigendet.data.manifest import (
     SampleEntry,
-    SetIndex,
+    SetRows,
     ShardEntry,
     ShardError,
-    add_set,
-    file_sha256,
+    original_columns,
+    put_sets,
     read_set,
+    row_schema,
     verify_set,
 )
+from unigendet.data.whole_file import WholeFile
 from unigendet.types import Sample
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+SHARD_BYTES = 64 * 2**20
+"""Size that a shard is meant to have where the caller does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """A sample as it is stored: one lossless encoder for real and fake alike."""
+    """A sample as it is stored, with what the index says of it."""
 
-    key: str
-    source_id: str
-    fake: bool
-    generator: str
-    png: bytes
-    meta: bytes
-    """UTF-8 JSON of every field of `Sample` but the image."""
+    fields: dict[str, Any]
+    """Every field of `Sample` but the image."""
+    image: bytes
+    """Encoded."""
+    width: int
+    height: int
+    pixel_sha256: str
+    perceptual_hash: int
+
+    @property
+    def key(self) -> str:
+        return str(self.fields["key"])
 
 
-def encode(sample: Sample) -> EncodedSample:
+def encode(sample: Sample, encoding: Encoding = PNG) -> EncodedSample:
     """Encode `sample`, whose image is (H, W, 3) uint8. Raises ValueError where it is malformed."""
     if not _NAME.fullmatch(sample.key):
         raise ValueError(
@@ -61,87 +70,126 @@ def encode(sample: Sample) -> EncodedSample:
         raise ValueError(
             f"sample {sample.key}: fake={sample.fake} does not fit generator={sample.generator!r}"
         )
-    meta = {
-        "key": sample.key,
-        "source_id": sample.source_id,
-        "split": sample.split,
-        "domain": sample.domain,
-        "caption": sample.caption,
-        "fake": sample.fake,
-        "generator": sample.generator,
-        "explanation": sample.explanation,
-    }
     return EncodedSample(
-        key=sample.key,
-        source_id=sample.source_id,
-        fake=sample.fake,
-        generator=sample.generator,
-        png=encode_png(image),
-        meta=json.dumps(meta, ensure_ascii=False, sort_keys=True).encode(),
+        fields={name: getattr(sample, name) for name in SAMPLE_FIELDS},
+        image=encoding.encode(image),
+        width=image.shape[1],
+        height=image.shape[0],
+        pixel_sha256=pixel_sha256(image),
+        perceptual_hash=perceptual_hash(image),
     )
 
 
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """(H, W, 3) uint8 -> PNG with fixed settings, so that the header tells nothing of the class."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
+SAMPLE_FIELDS = tuple(name for name in Sample.__slots__ if name != "image")
 
 
-def decode(png: bytes, meta: bytes) -> Sample:
-    """The inverse of `encode`."""
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        image = np.asarray(picture.convert("RGB"))
-    fields: dict[str, Any] = json.loads(meta)
-    return Sample(image=image, **fields)
+class Tar:
+    """A tar of samples, at `path` when it is finished. The same samples give the same bytes.
+
+    Members have no time or owner.
+    """
+
+    def __init__(self, path: Path, encoding: Encoding) -> None:
+        self._path, self._encoding = path, encoding
+        self._file = WholeFile(path)
+        self._tar = tarfile.TarFile(
+            mode="w", format=tarfile.USTAR_FORMAT, fileobj=cast(IO[bytes], self._file)
+        )
+        self._count = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return int(self._tar.offset)
+
+    def add(self, fields: dict[str, Any], image: bytes) -> dict[str, int]:
+        """Append one sample; the offsets and sizes of its members, as `SampleEntry` names them."""
+        meta = json.dumps(fields, ensure_ascii=False, sort_keys=True).encode()
+        self._count += 1
+        return {
+            "image_offset": self._add(f"{fields['key']}.{self._encoding.suffix}", image),
+            "image_size": len(image),
+            "meta_offset": self._add(f"{fields['key']}.json", meta),
+            "meta_size": len(meta),
+        }
+
+    def _add(self, name: str, data: bytes) -> int:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        start = self.size
+        self._tar.addfile(info, io.BytesIO(data))
+        return start + tarfile.BLOCKSIZE
+
+    def finish(self) -> ShardEntry:
+        """Give the file its name."""
+        self._tar.close()
+        return ShardEntry(self._path.name, self._count, *self._file.finish())
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self._file.discard()
+
+
+def shard_path(folder: Path, set_name: str, number: int) -> Path:
+    """Where shard `number` of a set lies."""
+    return folder / f"{set_name}-{number:05d}.tar"
 
 
 class ShardWriter:
-    """Writes one set into `folder`: `<set>-00000.tar` and so on, then its part of index.json.
+    """Writes one set into `folder`: `<set>-00000.tar` and so on, then its part of the index.
 
     Use it in a `with` block. The same samples give the same bytes. A set appears in the index
-    when the block ends without an error; else its files are removed.
+    when the block ends without an error; else its files are removed. A shard is closed by the
+    sample that brings it to `shard_bytes`.
     """
 
-    def __init__(self, folder: Path, set_name: str, samples_per_shard: int = 512) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        set_name: str,
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        encoding: Encoding = PNG,
+    ) -> None:
         if not _NAME.fullmatch(set_name):
             raise ValueError(f"set name {set_name!r}: use up to 80 letters, digits, `_`, `-`")
-        if samples_per_shard < 1:
-            raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
+        if shard_bytes < 1:
+            raise ValueError(f"shard_bytes must be at least 1, got {shard_bytes}")
         self.folder = folder
         self.set_name = set_name
-        self.samples_per_shard = samples_per_shard
+        self.shard_bytes = shard_bytes
+        self.encoding = encoding
         self._shards: list[ShardEntry] = []
-        self._samples: list[SampleEntry] = []
+        self._rows: list[dict[str, Any]] = []
         self._keys: set[str] = set()
-        self._tar: tarfile.TarFile | None = None
+        self._tar: Tar | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, sample: Sample) -> None:
         """Append one sample. Its key must be new to the set."""
-        self.write_encoded(encode(sample))
-
-    def write_encoded(self, sample: EncodedSample) -> None:
-        """Append a sample that another process has encoded."""
         if sample.key in self._keys:
             raise ValueError(f"set {self.set_name}: two samples have the key {sample.key!r}")
+        encoded = encode(sample, self.encoding)
         self._keys.add(sample.key)
         if self._tar is None:
-            self._tar = tarfile.TarFile(self._part_path, "w", format=tarfile.USTAR_FORMAT)
-        entry = SampleEntry(
-            key=sample.key,
-            source_id=sample.source_id,
-            fake=sample.fake,
-            generator=sample.generator,
-            shard=len(self._shards),
-            image_offset=self._add(f"{sample.key}.png", sample.png),
-            image_size=len(sample.png),
-            meta_offset=self._add(f"{sample.key}.json", sample.meta),
-            meta_size=len(sample.meta),
+            path = shard_path(self.folder, self.set_name, len(self._shards))
+            self._tar = Tar(path, self.encoding)
+        places = self._tar.add(encoded.fields, encoded.image)
+        known = {name: encoded.fields.get(name) for name in SampleEntry.__slots__}
+        self._rows.append(
+            known
+            | places
+            | original_columns(None)
+            | {
+                "width": encoded.width,
+                "height": encoded.height,
+                "pixel_sha256": encoded.pixel_sha256,
+                "perceptual_hash": encoded.perceptual_hash,
+                "shard": len(self._shards),
+            }
         )
-        self._samples.append(entry)
-        if self._open_count == self.samples_per_shard:
-            self._finish_shard()
+        if self._tar.size >= self.shard_bytes:
+            self._finish_shard(self._tar)
 
     def __enter__(self) -> Self:
         return self
@@ -152,49 +200,25 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        import pyarrow
+
         if kind is not None:
             self._discard()
             return
         if self._tar is not None:
-            self._finish_shard()
-        if not self._samples:
+            self._finish_shard(self._tar)
+        if not self._rows:
             raise ValueError(f"set {self.set_name} has no samples: nothing was written")
-        add_set(self.folder, SetIndex(self.set_name, tuple(self._shards), tuple(self._samples)))
+        rows = pyarrow.Table.from_pylist(self._rows, schema=row_schema())
+        put_sets(self.folder, {self.set_name: SetRows(self._shards, self.encoding, rows)})
 
-    @property
-    def _path(self) -> Path:
-        return self.folder / f"{self.set_name}-{len(self._shards):05d}.tar"
-
-    @property
-    def _part_path(self) -> Path:
-        return self._path.with_suffix(".tar.part")
-
-    @property
-    def _open_count(self) -> int:
-        return len(self._samples) - sum(shard.count for shard in self._shards)
-
-    def _add(self, name: str, data: bytes) -> int:
-        """Append a member and give the offset of its first byte."""
-        assert self._tar is not None
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        start = int(self._tar.offset)
-        self._tar.addfile(info, io.BytesIO(data))
-        return start + tarfile.BLOCKSIZE
-
-    def _finish_shard(self) -> None:
-        assert self._tar is not None
-        self._tar.close()
+    def _finish_shard(self, tar: Tar) -> None:
+        self._shards.append(tar.finish())
         self._tar = None
-        part, path = self._part_path, self._path
-        entry = ShardEntry(path.name, self._open_count, part.stat().st_size, file_sha256(part))
-        os.replace(part, path)
-        self._shards.append(entry)
 
     def _discard(self) -> None:
         if self._tar is not None:
-            self._tar.close()
-            self._part_path.unlink()
+            self._tar.discard()
         for shard in self._shards:
             (self.folder / shard.path).unlink()
 
@@ -215,6 +239,11 @@ class ShardDataset(Sequence[Sample]):
         return self.manifest.name
 
     @property
+    def encoding(self) -> Encoding:
+        """How the set's images are encoded."""
+        return self.manifest.encoding
+
+    @property
     def entries(self) -> tuple[SampleEntry, ...]:
         """What is known of each sample without reading it, in order."""
         return self.manifest.samples
@@ -233,13 +262,13 @@ class ShardDataset(Sequence[Sample]):
     def sample(self, position: int) -> Sample:
         """The sample at `position`, decoded."""
         entry = self.manifest.samples[position]
-        sample = decode(self.png(position), self._read(entry, entry.meta_offset, entry.meta_size))
-        if sample.key != entry.key:
+        fields = json.loads(self._read(entry, entry.meta_offset, entry.meta_size))
+        if fields["key"] != entry.key:
             raise self._broken(entry)
-        return sample
+        return Sample(image=decode_stored(self.image_file(position)), **fields)
 
-    def png(self, position: int) -> bytes:
-        """The image at `position` as stored."""
+    def image_file(self, position: int) -> bytes:
+        """The image at `position` as stored, encoded."""
         entry = self.manifest.samples[position]
         return self._read(entry, entry.image_offset, entry.image_size)
 

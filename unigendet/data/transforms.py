@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from unigendet.config import ResizeRule
 
 MAX_FILE_PIXELS = 100_000_000
 """A file that claims more pixels than this is refused before it is decoded."""
+MAX_FILE_BYTES = 500_000_000
+"""A larger file is refused before it is read."""
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
+"""Decoders that a file may reach, whatever its ending: none of them runs another program."""
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What Pillow's decoders raise on damaged files, beside the decompression-bomb error."""
@@ -30,22 +35,35 @@ class ImageError(ValueError):
 def read_image(path: str | Path) -> Image.Image:
     """The picture in the file at `path`, upright and in RGB. Raises ImageError naming the path."""
     path = Path(path)
+    return decode_image(read_image_file(path), str(path))
+
+
+def read_image_file(path: Path) -> bytes:
+    """The bytes of an image file. Raises ImageError naming the path."""
     try:
-        data = path.read_bytes()
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ImageError(f"{path}: {size:,} bytes are more than the {MAX_FILE_BYTES:,} read")
+        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, str(path))
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
     """The picture in an encoded file's bytes, upright, in RGB. ImageError calls the file `name`."""
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have our own limit
-            image = Image.open(io.BytesIO(data))
+            # We have our own limit of size; damage that matters is an error below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
+            if not width * height:
+                raise ImageError(f"{name}: the image has no pixels ({width} x {height})")
             if width * height > MAX_FILE_PIXELS:
                 raise ImageError(
                     f"{name}: {width} x {height} pixels are more than the {MAX_FILE_PIXELS:,} "
@@ -97,6 +115,34 @@ def resized_size(width: int, height: int, rule: ResizeRule, images: int = 1) -> 
 def resize(image: Image.Image, rule: ResizeRule) -> Image.Image:
     """An RGB image brought to `resized_size` by Pillow's bicubic filter on uint8."""
     return image.resize(resized_size(*image.size, rule), Image.Resampling.BICUBIC)
+
+
+def centre_square(image: Image.Image, side: int) -> Image.Image:
+    """The centre square of a picture, scaled to `side` pixels."""
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    square = image.crop((left, top, left + short, top + short))
+    return square.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def stretched(image: Image.Image, side: int) -> Image.Image:
+    """The whole picture, pressed into a square of `side` pixels."""
+    return image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def whole_within(image: Image.Image, side: int) -> Image.Image:
+    """The whole picture, its longer side at most `side` pixels; never enlarged."""
+    scale = min(1.0, side / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+FITS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+    "square": centre_square,
+    "stretch": stretched,
+    "within": whole_within,
+}
+"""How an image of any shape is brought to a size, by name."""
 
 
 def to_pixels(image: NDArray[np.uint8] | Image.Image, rule: ResizeRule) -> Tensor:

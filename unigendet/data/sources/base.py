@@ -23,6 +23,8 @@ class SourceItem:
     """Left, top and side of the crop, in pixels of the picture as the source scales it."""
     caption: str | None = None
     """None where the source measures the caption on the pixels."""
+    problem: str = ""
+    """Why it cannot be used, where the list shows that already: then it is not read."""
 
 
 class Source(Protocol):

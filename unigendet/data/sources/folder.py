@@ -13,48 +13,41 @@ the table's, else its first folder where that is called train, val or test, else
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
+import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from unigendet.data.sources.base import SourceItem
+from unigendet.data.sources.caption_table import CaptionRow, read_caption_table
 from unigendet.data.splits import SPLITS, hashed_split
-from unigendet.data.transforms import read_image
+from unigendet.data.transforms import FITS, read_image
 from unigendet.types import Sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_FILE_KEYS = ("file", "file_name", "path", "image")
-_CAPTION_KEYS = ("caption", "text")
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What a table says of one image."""
-
-    caption: str | None
-    split: str | None
-    source_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """Every image below `folder`, its centre square scaled to `image_size` pixels."""
+    """Every image below `folder`, scaled by the rule `fit` to `image_size` pixels.
+
+    Images and lines of the table that cannot be used are items with a `problem`.
+    """
 
     folder: Path
     image_size: int = 64
     val_share: float = 0.1
     test_share: float = 0.1
     seed: int = 0
+    fit: str = "square"
+    """How an image is brought to its size: a rule of `unigendet.data.transforms.FITS`."""
 
     def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise ValueError(f"fit is {self.fit!r}, not one of {', '.join(FITS)}")
         if not self.folder.is_dir():
             raise ValueError(f"the image folder {self.folder} does not exist")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
@@ -68,7 +61,7 @@ class ImageFolder:
         return self.folder.resolve().name
 
     def items(self) -> list[SourceItem]:
-        table = self._table()
+        source, rows = read_caption_table(self.folder)
         paths = sorted(
             path
             for path in self.folder.rglob("*")
@@ -76,25 +69,44 @@ class ImageFolder:
         )
         if not paths:
             raise ValueError(f"{self.folder} holds no images ({', '.join(SUFFIXES)})")
-        names = {path.relative_to(self.folder).as_posix() for path in paths}
-        strangers = sorted(set(table) - names)
-        if strangers:
-            raise ValueError(
-                f"{self.folder}: the captions name {len(strangers)} images that are not there, "
-                f"the first is {strangers[0]}"
-            )
-        return [self._item(path, table) for path in paths]
+        table = {row.file: row for row in rows if row.file}
+        items = [self._item(path, table) for path in paths]
+        if source is not None:
+            names = {_name(path, self.folder) for path in paths}
+            items += [self._unused(source, row) for row in rows if row.file not in names]
+        return items
 
-    def _item(self, path: Path, table: dict[str, _Row]) -> SourceItem:
-        name = path.relative_to(self.folder).as_posix()
-        row = table.get(name, _Row(None, None, None))
+    def _item(self, path: Path, table: dict[str, CaptionRow]) -> SourceItem:
+        name = _name(path, self.folder)
+        row = table.get(name, CaptionRow(0))
+        problem = row.problem and f"line {row.line} of the captions: {row.problem}"
+        caption = row.caption
+        try:
+            name.encode()
+            caption = caption or _own_caption(path)
+        except UnicodeEncodeError:
+            problem, name = "the file's name is not UTF-8", ascii(name)
+        except UnicodeDecodeError:
+            problem = "the caption beside it is not UTF-8"
         source_id = row.source_id or f"{self.domain}/{name}"
         return SourceItem(
             key=_key(name),
             source_id=source_id,
-            split=row.split or self._split(name, source_id),
+            split=row.split if row.split in SPLITS else self._split(name, source_id),
             path=path,
-            caption=row.caption or _own_caption(path),
+            caption=caption,
+            problem=problem,
+        )
+
+    def _unused(self, source: Path, row: CaptionRow) -> SourceItem:
+        """A line of the table that no image belongs to."""
+        where = f"{source.name}-line-{row.line}"
+        return SourceItem(
+            key=_key(where),
+            source_id=f"{self.domain}/{where}",
+            split="train",
+            path=source,
+            problem=f"line {row.line}: {row.problem or f'there is no image {row.file!a}'}",
         )
 
     def _split(self, name: str, source_id: str) -> str:
@@ -108,11 +120,10 @@ class ImageFolder:
     def read(self, item: SourceItem) -> Sample:
         """Decode one image. Raises ImageError naming the file where it is damaged or no image."""
         assert item.caption is not None
-        square = _centre_square(read_image(item.path))
-        size = (self.image_size, self.image_size)
+        scaled = FITS[self.fit](read_image(item.path), self.image_size)
         return Sample(
             key=item.key,
-            image=np.asarray(square.resize(size, Image.Resampling.LANCZOS)),
+            image=np.asarray(scaled),
             source_id=item.source_id,
             split=item.split,
             domain=self.domain,
@@ -120,57 +131,9 @@ class ImageFolder:
             fake=False,
         )
 
-    def _table(self) -> dict[str, _Row]:
-        jsonl, table = self.folder / "captions.jsonl", self.folder / "captions.csv"
-        if jsonl.is_file() and table.is_file():
-            raise ValueError(f"{self.folder} has both captions.jsonl and captions.csv: keep one")
-        rows: dict[str, _Row] = {}
-        source = jsonl if jsonl.is_file() else table
-        if not source.is_file():
-            return rows
-        for number, record in _jsonl(source) if source is jsonl else _csv(source):
-            name, row = _parse(record, f"{source}, line {number}")
-            if name in rows:
-                raise ValueError(f"{source}, line {number}: {name} is named twice")
-            rows[name] = row
-        return rows
 
-
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not valid JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}, line {number}: must be an object with file and caption")
-            yield number, record
-
-
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for record in reader:
-            yield reader.line_num, record
-
-
-def _parse(record: dict[str, Any], where: str) -> tuple[str, _Row]:
-    name = next((record[key] for key in _FILE_KEYS if record.get(key)), None)
-    if not isinstance(name, str):
-        raise ValueError(f"{where}: no image is named (one of {', '.join(_FILE_KEYS)})")
-    caption = next((record[key] for key in _CAPTION_KEYS if record.get(key)), None)
-    split = record.get("split") or None
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"{where}: split is {split!r}, not one of {', '.join(SPLITS)}")
-    source_id = record.get("source_id") or None
-    return name, _Row(
-        caption=str(caption).strip() if caption else None,
-        split=split,
-        source_id=str(source_id) if source_id else None,
-    )
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _own_caption(path: Path) -> str:
@@ -185,10 +148,4 @@ def _own_caption(path: Path) -> str:
 def _key(name: str) -> str:
     """A tar-safe name that stays unique: two different files never share one."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name.rsplit(".", 1)[0])[-60:].strip("-")
-    return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:10]}".lstrip("-")
-
-
-def _centre_square(image: Image.Image) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    return f"{readable}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:10]}".lstrip("-")

@@ -1,0 +1,236 @@
+"""First pass of the stage shard: every image is read once and kept, encoded, in the state folder.
+
+The plan is cut into parts. A part is two files: `<digest>.images`, the encoded images one after
+another, and `<digest>.parquet`, a row per planned image with its hashes and captions, or why it
+cannot be used. The second is written last and holds the checksum of the first, so that what an
+interrupted attempt finished is used again. The digest covers the items and their files' sizes and
+times: a file that was repaired since is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from unigendet.data.encoding import Encoding
+from unigendet.data.headers import HeaderFacts, header_facts
+from unigendet.data.manifest import file_sha256, original_columns, original_fields
+from unigendet.data.shards import SAMPLE_FIELDS, encode
+from unigendet.data.sources.base import Source, SourceItem
+from unigendet.data.transforms import ImageError, read_image_file
+from unigendet.data.whole_file import WholeFile, remove_partials
+
+IMAGES_PER_PART = 128
+_CHECKSUM = b"images_sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedItem:
+    """One image to read: from which source, into which set."""
+
+    source: Source
+    item: SourceItem
+    set_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartOrder:
+    """A stretch of the plan."""
+
+    folder: Path
+    digest: str
+    planned: tuple[PlannedItem, ...]
+    encoding: Encoding
+
+    @property
+    def rows_path(self) -> Path:
+        return self.folder / f"{self.digest}.parquet"
+
+    @property
+    def images_path(self) -> Path:
+        return images_path(self.folder, self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """What became of a part."""
+
+    images: int
+    quarantined: int
+    reused: bool
+    began: float
+    """Unix time."""
+
+
+def images_path(folder: Path, digest: str) -> Path:
+    """Where a part keeps its encoded images."""
+    return folder / f"{digest}.images"
+
+
+def cut_into_parts(
+    plan: Sequence[PlannedItem], folder: Path, encoding: Encoding
+) -> list[PartOrder]:
+    """The plan, in order, as parts of `IMAGES_PER_PART`."""
+    folder.mkdir(exist_ok=True)
+    remove_partials(folder)
+    orders = []
+    for start in range(0, len(plan), IMAGES_PER_PART):
+        planned = tuple(plan[start : start + IMAGES_PER_PART])
+        digest = hashlib.sha256(repr((start, encoding)).encode())
+        for one in planned:
+            digest.update(repr((one.item, one.set_name, _file_state(one.item.path))).encode())
+        orders.append(PartOrder(folder, digest.hexdigest()[:32], planned, encoding))
+    return orders
+
+
+def _file_state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def write_parts(orders: Sequence[PartOrder]) -> Iterator[PartDone]:
+    """Write every part with Ray Data, as many at a time as there are CPUs; in any order.
+
+    A task holds one image at a time and returns numbers only: images go to the disk and not through
+    Ray's object store, so that memory does not grow with their number.
+    """
+    import ray
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    # In a list, a reference is not resolved for a task that does not ask for it.
+    shared = [ray.put(order) for order in orders]
+    rows = ray.data.range(len(orders), override_num_blocks=len(orders)).map_batches(
+        _write_batch, batch_size=1, batch_format="numpy", fn_kwargs={"orders": shared}
+    )
+    for row in rows.iter_rows():
+        yield PartDone(**{name: row[name] for name in PartDone.__slots__})
+
+
+def _write_batch(batch: dict[str, Any], orders: list[Any]) -> dict[str, Any]:
+    import numpy as np
+    import ray
+
+    done = [write_part(ray.get(orders[int(number)])) for number in batch["id"]]
+    return {name: np.array([getattr(one, name) for one in done]) for name in PartDone.__slots__}
+
+
+def write_part(order: PartOrder) -> PartDone:
+    """Read, check, convert, encode and hash every image of a part, one after another."""
+    import pyarrow
+    import pyarrow.parquet
+
+    began = time.time()
+    if (rows := _finished_rows(order)) is not None:
+        problems = rows.column("problem").to_pylist()
+        return PartDone(len(problems), sum(map(bool, problems)), True, began)
+    found = []
+    with WholeFile(order.images_path) as file:
+        for planned in order.planned:
+            row = _read(planned, order.encoding)
+            image = row.pop("image")
+            found.append(
+                row
+                | {
+                    "part": order.digest,
+                    "part_offset": file.tell(),
+                    "image_size": len(image),
+                    "image_crc32": zlib.crc32(image),
+                }
+            )
+            file.write(image)
+        _, checksum = file.finish()
+    schema = _row_schema().with_metadata({_CHECKSUM: checksum})
+    table = pyarrow.Table.from_pylist(found, schema=schema)
+    encoded = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, encoded)
+    with WholeFile(order.rows_path) as file:
+        file.write(encoded.getvalue().to_pybytes())
+        file.finish()
+    return PartDone(len(found), sum(bool(row["problem"]) for row in found), False, began)
+
+
+def read_rows(orders: Sequence[PartOrder]) -> Any:
+    """One table with the rows of all parts, in the plan's order."""
+    import pyarrow
+    import pyarrow.parquet
+
+    tables = [pyarrow.parquet.read_table(order.rows_path, partitioning=None) for order in orders]
+    return pyarrow.concat_tables([table.replace_schema_metadata() for table in tables])
+
+
+def _finished_rows(order: PartOrder) -> Any:
+    """The rows of a part that an earlier attempt finished; None where it has to be written."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(order.rows_path, partitioning=None)
+        whole = file_sha256(order.images_path) == rows.schema.metadata[_CHECKSUM].decode()
+    except (OSError, pyarrow.ArrowException):
+        return None
+    return rows if whole else None
+
+
+def _row_schema() -> Any:
+    """What is known of each planned image: why it cannot be used, or all that is stored."""
+    import pyarrow
+
+    text, number = pyarrow.string(), pyarrow.int64()
+    kinds = {"fake": pyarrow.bool_(), "perceptual_hash": pyarrow.uint64()}
+    words = ("set", "path", "problem", *SAMPLE_FIELDS, "pixel_sha256", "part")
+    numbers = ("width", "height", "part_offset", "image_size", "image_crc32")
+    columns = {name: text for name in words} | {name: number for name in numbers} | kinds
+    return pyarrow.schema([*columns.items(), *original_fields()])
+
+
+def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
+    """One row, with the encoded image under `image`; a bad image gives its problem."""
+    item = planned.item
+    row = {
+        "set": planned.set_name,
+        "path": str(item.path).encode(errors="backslashreplace").decode(),
+        "problem": item.problem,
+        "key": item.key,
+        "source_id": item.source_id,
+        "image": b"",
+        **original_columns(None),
+    }
+    if item.problem:
+        return row
+    try:
+        sample = encode(planned.source.read(item), encoding)
+        facts = _facts_of(item.path)
+    except (ValueError, OSError) as error:
+        reason = str(error).removeprefix(f"{item.path}: ")
+        return row | {"problem": reason or type(error).__name__}
+    return (
+        row
+        | sample.fields
+        | original_columns(facts)
+        | {
+            "image": sample.image,
+            "width": sample.width,
+            "height": sample.height,
+            "pixel_sha256": sample.pixel_sha256,
+            "perceptual_hash": sample.perceptual_hash,
+        }
+    )
+
+
+@lru_cache(maxsize=16)
+def _facts_of(path: Path) -> HeaderFacts | None:
+    """Facts of the user's file. Cached for sources that cut many images out of one."""
+    try:
+        return header_facts(read_image_file(path))
+    except ImageError:
+        # Something else than an image, which the source knows how to read: an archive, say.
+        return None

@@ -1,0 +1,95 @@
+"""The stage shard's two passes without Ray, and folders of images to run them on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from PIL import Image
+
+from pipeline import shard_assembly, sharding
+from pipeline.params import load_params
+from pipeline.shard_assembly import write_shard
+from pipeline.shard_decisions import Counts
+from pipeline.shard_parts import PlannedItem, write_part
+from pipeline.sharding import plan_sets, write_shards
+from unigendet.data.sources.everyday import EverydayPhotographs
+from unigendet.data.sources.folder import ImageFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def picture(seed: int, side: int = 40) -> np.ndarray:
+    """Large soft shapes: unlike any other seed's, and still itself when it is scaled."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def save_pictures(folder: Path, count: int) -> None:
+    """`count` images in train, val and test folders, in three formats."""
+    for number in range(count):
+        split = ("train", "train", "val", "test")[number % 4]
+        suffix = ("png", "jpg", "webp")[number % 3]
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(number)).save(folder / split / f"{number:04d}.{suffix}")
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Parts and shards are written here, the last first."""
+
+    def write_all(orders: Sequence[Any]) -> dict[Any, Any]:
+        return {(o.set_name, o.number): write_shard(o) for o in reversed(orders)}
+
+    with (
+        patch.object(sharding, "write_parts", lambda orders: map(write_part, reversed(orders))),
+        patch.object(shard_assembly, "_write_all", write_all),
+    ):
+        yield
+
+
+def context(folder: Path, **section: Any) -> Any:
+    """A stage context whose state and out lie in `folder`."""
+    params = load_params(ROOT / "profiles" / "smoke.yaml")
+    section = {"shard_mb": 0.02, **section}
+    params = params.model_copy(update={"shard": params.shard.model_copy(update=section)})
+    out, state = folder / "out", folder / "state"
+    out.mkdir(parents=True, exist_ok=True)
+    state.mkdir(exist_ok=True)
+    said: list[str] = []
+    return SimpleNamespace(
+        params=params,
+        out=out,
+        state=state,
+        seed=0,
+        said=said,
+        log=said.append,
+        timed=lambda phase: nullcontext(),
+        run=SimpleNamespace(log_metrics=lambda metrics, step: None),
+    )
+
+
+def plan_of(images: Path) -> list[PlannedItem]:
+    return plan_sets(ImageFolder(images, image_size=32), EverydayPhotographs(tile=32, crops=1))
+
+
+def shard_folder(images: Path, folder: Path, **section: Any) -> tuple[Counts, Any]:
+    """Both passes over a folder of images; the counts and the context."""
+    ctx = context(folder, **section)
+    with without_ray():
+        return write_shards(ctx, plan_of(images)), ctx
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of an out."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+if __name__ == "__main__":
+    shard_folder(Path(sys.argv[1]), Path(sys.argv[2]))
