@@ -20,6 +20,9 @@ HISTORY = "history.jsonl"
 BEST_WEIGHTS = "best.yaml"
 METRICS = "metrics.json"
 REPORT_PAGE = "index.html"
+AUDIT = "audit.json"
+COUNTS = "counts.json"
+QUARANTINE = "quarantine.jsonl"
 
 RECORDS = frozenset({TIMINGS, TRACKED_RUN})
 """Files of an out that tell of the run, not of its result: they never decide a fingerprint."""

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import AUDIT, write_json
 from pipeline.stage import StageContext
 from unigendet.data.audit import LIMIT, AuditItem, audit
-
-AUDIT_FILE = "audit.json"
 
 
 def audit_sets(
@@ -35,7 +33,7 @@ def audit_sets(
         )
         ctx.run.log_metrics({f"audit/{name}": auroc.value}, step=0)
         results[name] = asdict(result) | {"shortcut": shortcut}
-    write_json(ctx.out / AUDIT_FILE, results)
+    write_json(ctx.out / AUDIT, results)
     told = [
         f"{name} (AUROC {found['auroc']['value']:.2f}, up to {found['auroc']['high']:.2f}; "
         f"formats {', '.join(found['formats'])})"

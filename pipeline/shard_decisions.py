@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import QUARANTINE
 from unigendet.data.duplicates import find_duplicates
 
-QUARANTINE = "quarantine.jsonl"
 LEFT_OUT = "duplicates.jsonl"
 COMMONEST = 5
 

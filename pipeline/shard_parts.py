@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from PIL import UnidentifiedImageError
+
 from unigendet.data.encoding import Encoding
 from unigendet.data.headers import HeaderFacts, header_facts
 from unigendet.data.manifest import file_sha256, original_columns, original_fields
@@ -231,6 +233,6 @@ def _facts_of(path: Path) -> HeaderFacts | None:
     """Facts of the user's file. Cached for sources that cut many images out of one."""
     try:
         return header_facts(read_image_file(path))
-    except ImageError:
+    except (ImageError, UnidentifiedImageError):
         # Something else than an image, which the source knows how to read: an archive, say.
         return None

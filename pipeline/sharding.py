@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import COUNTS, QUARANTINE, write_json
 from pipeline.codec_gate import audit_sets
 from pipeline.sections.data import DataSection
 from pipeline.shard_assembly import assemble
 from pipeline.shard_decisions import (
     LEFT_OUT,
-    QUARANTINE,
     Counts,
     check_quarantine,
     decide,
@@ -43,7 +42,6 @@ EVERYDAY = "everyday"
 SETS = ("test", EVERYDAY, "val", "train")
 """In the order in which they are filled: a picture met again is kept where it was first, so that no
 evaluation image is ever also a training image."""
-COUNTS = "counts.json"
 
 
 def shard(ctx: StageContext) -> None:
@@ -122,16 +120,19 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
 def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> None:
     """The first pass, with a line of progress every tenth of the way."""
     ctx.log(f"{total} images to read, in {len(orders)} parts")
-    began = time.perf_counter()
+    asked = began = time.time()
     done = bad = reused = 0
     said = 0.1
     for part in write_parts(orders):
+        # Until the first part began, workers were starting.
+        began = min(part.began, began) if began > asked else part.began
         done, bad, reused = done + part.images, bad + part.quarantined, reused + part.reused
         if done / total >= said:
-            spent = time.perf_counter() - began
+            spent = time.time() - began
             left = spent * (total - done) / done
             ctx.log(f"{done / total:4.0%} of the images, {bad} unusable, {left:.0f} s left")
             said = done / total + 0.1
+    ctx.phases["workers"] = began - asked
     if reused:
         ctx.log(f"{reused} of {len(orders)} parts were finished by an earlier attempt")
 

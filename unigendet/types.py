@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 AttentionMode = Literal["causal", "full", "noise"]
 """How the tokens of one block see each other (specification 3)."""
@@ -19,6 +21,8 @@ _Contract = TypeVar("_Contract")
 
 def moved(contract: _Contract, device: torch.device | str) -> _Contract:
     """A copy of a frozen dataclass with its tensors, and those of its parts, on `device`."""
+    from torch import Tensor  # here: whoever only reads images does without torch
+
     values: dict[str, Any] = {}
     for field in fields(contract):  # type: ignore[arg-type]
         value = getattr(contract, field.name)

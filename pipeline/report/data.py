@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
+from pipeline.report.files import account, audit_table
 from pipeline.report.html import (
     Content,
     Markup,
@@ -16,7 +17,6 @@ from pipeline.report.html import (
     table,
 )
 from pipeline.report.inputs import ReportInputs
-from pipeline.report.numbers import Measured, with_range
 
 SHOWN = 18
 BANDS = "bands.png"
@@ -63,7 +63,8 @@ def data_section(inputs: ReportInputs) -> Markup:
             f"{len(tiles)} of {len(inputs.real['train'])} real training images, evenly spaced.",
         ),
         _map(inputs),
-        _audit(inputs),
+        account(inputs),
+        audit_table(inputs),
     )
 
 
@@ -94,32 +95,4 @@ def _map(inputs: ReportInputs) -> Markup:
         "Where the tiles lie. Training (blue), validation (yellow) and test (red) bands alternate "
         "over the longitudes with gaps between them, so that every climate is in every set and no "
         "neighbour of a test tile was trained on.",
-    )
-
-
-def _audit(inputs: ReportInputs) -> Markup:
-    audits = inputs.metrics["audit"]
-    if not audits:
-        return Markup("")
-    rows: list[list[Content]] = []
-    for name, audit in audits.items():
-        rows.append(
-            [
-                name,
-                with_range(Measured.read(audit["auroc"])),
-                "passed" if audit["passed"] else "not passed",
-                with_range(Measured.read(audit["bytes_per_pixel"])),
-                with_range(Measured.read(audit["blockiness"])),
-            ]
-        )
-    return Markup(
-        element("h3", "Do the files give the fakes away?")
-        + paragraph(
-            "A detector can cheat: if real images were JPEG and fakes PNG, it would learn the file "
-            "and not the picture. So a classifier that sees headers only (format, size, codec "
-            "tables) tries to tell them apart, and must stay at chance: its interval has to hold "
-            "0.5 and end below 0.6. File size and blockiness are shown beside it; they also see "
-            "honest differences, such as blur."
-        )
-        + table(["Set", "AUROC, headers", "", "AUROC, bytes", "AUROC, blockiness"], rows)
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.files import file_audits
 from pipeline.report.html import Content, Markup, element, join, paragraph, section, table
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.numbers import Measured, mark, seconds, with_range
@@ -143,7 +144,7 @@ def goals(inputs: ReportInputs) -> Markup:
         met = measured.value >= bound if goal.at_least else measured.value <= bound
         shown = with_range(measured, digits=goal.digits, as_percent=goal.as_percent)
         rows.append([says, shown, goal.bound(bound), mark(met)])
-    audits = inputs.metrics["audit"]
+    audits = file_audits(inputs)
     if audits:
         passed = sum(bool(audit["passed"]) for audit in audits.values())
         rows.append(

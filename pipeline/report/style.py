@@ -12,6 +12,8 @@ BLUE, RUST, GREEN, GREY, VIOLET, SAND = (
     "#b08a2e",
 )
 """Six hues of like weight; charts and text use no other."""
+RED = "#b3261e"
+"""Alarms, and nothing else."""
 SERIES = (BLUE, RUST, GREEN, VIOLET, SAND, GREY)
 
 CSS = f"""
@@ -68,6 +70,7 @@ tr.total td {{ font-weight: 600; }}
 tr.group td {{ padding-top: 1.1rem; font-weight: 600; border-bottom-color: #b9c0c9; }}
 .range {{ color: var(--muted); font-size: .84em; padding-left: .3em; font-weight: 400; }}
 .mark {{ font-weight: 600; }} .yes {{ color: {GREEN}; }} .no {{ color: {RUST}; }}
+.alarm {{ color: {RED}; font-weight: 600; }}
 figure {{ margin: 1.2rem 0 1.6rem; }}
 figcaption {{ margin-top: .5rem; max-width: 44rem; }}
 .charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr));

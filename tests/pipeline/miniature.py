@@ -115,6 +115,13 @@ def _write_data(outputs: Path) -> None:
     ]
     write_json(outputs / "forged" / "quality.json", {"seed": 0, "families": families})
     audit = {"auroc": kd, "passed": True, "bytes_per_pixel": kd, "blockiness": kd}
+    audit["shortcut"] = False
+    write_json(
+        outputs / "shards" / "audit.json", {"train": audit | {"passed": False, "shortcut": True}}
+    )
+    counts = {"planned": 34, "written": 32, "left_out": 1, "quarantined": 1, "linked": 0}
+    write_json(outputs / "shards" / "counts.json", counts | {"moved": 0})
+    (outputs / "shards" / "quarantine.jsonl").write_text('{"reason": "not <one> image"}\n')
     write_json(outputs / "forged" / "audit.json", {"test": audit})
 
 

@@ -41,7 +41,7 @@ def test_same_everything_resumes(workspace: Path) -> None:
         ("unigendet/data/tiles.py", "SIZE = 64", "SIZE = 65"),
         ("pipeline/sharding.py", "def shard", "# fixed\ndef shard"),
         ("params.yaml", "seed: 0", "seed: 1"),
-        ("params.yaml", "samples_per_shard: ", "samples_per_shard: 1"),
+        ("params.yaml", "shard_mb: ", "shard_mb: 1"),
     ],
 )
 def test_a_change_does_not_resume(workspace: Path, name: str, old: str, new: str) -> None:

@@ -51,8 +51,15 @@ def test_the_page_is_whole_and_fetches_nothing(finished: Path) -> None:
     assert page.open == [] and page.fetched == []
     assert page.links == {f"#{anchor}" for anchor in page.anchors}
     assert "url(http" not in text_of_page and "@import" not in text_of_page
-    for words in ("&lt;here&gt;", "no &lt;luck&gt;", "before the last DIGA", "reconstruct"):
+    for words in (
+        "&lt;here&gt;",
+        "no &lt;luck&gt;",
+        "not &lt;one&gt; image",
+        "before the last DIGA",
+        "reconstruct",
+    ):
         assert words in text_of_page
+    assert "not &lt;one&gt; image" in text_of_page
     assert "<here>" not in text_of_page, "captions are data and not markup"
 
 
@@ -87,3 +94,11 @@ def test_text_is_escaped_and_markup_is_not() -> None:
 
 def test_seconds_read_like_speech() -> None:
     assert [seconds(s) for s in (4.4, 200, 3900)] == ["4 s", "3 min 20 s", "1 h 5 min"]
+
+
+def test_an_allowed_shortcut_is_shown_in_red(finished: Path) -> None:
+    page = (finished / "outputs" / "report" / "index.html").read_text()
+    assert '<p class="alarm">shard.allow_codec_shortcut is set' in page
+    assert page.count('<span class="alarm">gives fakes away</span>') == 1
+    assert "train, files as given" in page and "1 of 2 sets pass" in page
+    assert ".alarm { color: #b3261e" in page

@@ -48,7 +48,7 @@ def test_structure(workspace: Path) -> None:
     forge = client.get_run(tracked_run_id(outs / "forged"))
     assert shard.info.status == forge.info.status == "FINISHED"
     assert shard.info.run_name == "shard"
-    assert shard.data.params["shard.samples_per_shard"]
+    assert shard.data.params["shard.shard_mb"]
     assert "forge.fit_images" not in shard.data.params
     assert shard.data.tags["note"] == "seen"
     assert [m.value for m in client.get_metric_history(shard.info.run_id, "flow/loss")] == [2, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ class HeaderFacts:
 
 def header_facts(data: bytes) -> HeaderFacts:
     """Read the header of an image file."""
-    with Image.open(io.BytesIO(data)) as picture:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as picture:
         tables = getattr(picture, "quantization", None) or {}
         layers = getattr(picture, "layer", None) or []
         return HeaderFacts(

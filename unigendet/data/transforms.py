@@ -8,14 +8,16 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from unigendet.config import ResizeRule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_FILE_PIXELS = 100_000_000
 """A file that claims more pixels than this is refused before it is decoded."""
@@ -147,6 +149,8 @@ FITS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
 
 def to_pixels(image: NDArray[np.uint8] | Image.Image, rule: ResizeRule) -> Tensor:
     """(3, H, W) float32 in [-1, 1] of a picture, Pillow's or (H, W, 3) uint8, resized by `rule`."""
+    import torch
+
     if not isinstance(image, Image.Image):
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
@@ -160,6 +164,8 @@ def to_pixels(image: NDArray[np.uint8] | Image.Image, rule: ResizeRule) -> Tenso
 
 def to_image(pixels: Tensor) -> NDArray[np.uint8]:
     """(..., H, W, 3) uint8 of (..., 3, H, W) pixels in [-1, 1]: clamped, scaled, truncated."""
+    import torch
+
     scaled = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
     array: NDArray[np.uint8] = scaled.movedim(-3, -1).to(torch.uint8).cpu().contiguous().numpy()
     return array
