@@ -197,7 +197,7 @@ def _load(model: Path, device: str) -> UniGenDet:
 
 def _judge(model: UniGenDet, paths: list[Path], explain: bool) -> list[Detection | str]:
     """One result per path: what was found, or why the image could not be read."""
-    from unigendet.data.transforms import ImageError, read_image
+    from unigendet.data.image_files import ImageError, read_image
 
     rows: list[Detection | str] = [""] * len(paths)
     readable: dict[int, Image.Image] = {}

@@ -25,9 +25,10 @@ from unigendet.config import (
     DEFAULT_TIMESTEP_SHIFT,
     ModelConfig,
 )
+from unigendet.data.image_files import ImageError, read_image
 from unigendet.data.prompts import QUESTION, Picture, caption_context, detection_context
 from unigendet.data.tokenizer import Tokenizer
-from unigendet.data.transforms import read_image, to_image
+from unigendet.data.transforms import as_rgb, to_image
 from unigendet.decoding import DecodingConfig, decode_answers
 from unigendet.flow import unpatchify_latents
 from unigendet.models.pretrained import load_pretrained
@@ -105,13 +106,13 @@ class UniGenDet:
             batch = images[start : start + batch_size]
             contexts = [
                 detection_context(
-                    read_image(image) if isinstance(image, str | Path) else image,
+                    _opened(image, start + index),
                     self.tokenizer,
                     self.config,
                     use_vae=use_vae,
                     question=question,
                 )
-                for image in batch
+                for index, image in enumerate(batch)
             ]
             cache = read_contexts(self.model, self.vae, markers, contexts)
             answers = decode_answers(self.model, cache, markers, decoding)
@@ -190,6 +191,16 @@ class UniGenDet:
         state = int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
         generator = torch.Generator().manual_seed(state >> 1)  # torch takes a signed 64-bit seed
         return torch.randn(shape[0] * shape[1], values, generator=generator)
+
+
+def _opened(image: Picture | str | Path, index: int) -> Image.Image:
+    """The image in RGB. Raises ImageError with its path, or its place in the list."""
+    if isinstance(image, str | Path):
+        return read_image(image)
+    try:
+        return as_rgb(image)
+    except ImageError as error:
+        raise ImageError(f"images[{index}]: {error}") from error
 
 
 def _refuse_not_finite(values: Tensor) -> None:

@@ -8,7 +8,8 @@ from PIL import Image
 
 from tests.golden.fixtures import Case, Reference, close, exact
 from unigendet.config import ResizeRule
-from unigendet.data.transforms import resized_size, to_pixels, to_rgb
+from unigendet.data.image_files import to_rgb
+from unigendet.data.transforms import resized_size, to_pixels
 from unigendet.models.positions import grid_position_ids
 from unigendet.models.vision import patchify_pixels
 

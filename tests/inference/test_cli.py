@@ -63,6 +63,41 @@ def test_one_broken_image_does_not_hide_the_others(
     assert table.exit_code == 1 and picture_files[1].name in table.stdout
 
 
+def test_images_of_every_kind_are_judged_or_named(
+    model_folder: Path, picture_files: list[Path], tmp_path: Path
+) -> None:
+    picture = Image.open(picture_files[0])
+    usable = {
+        "thin.png": picture.resize((1, 4000)),
+        "flat.png": picture.resize((4000, 1)),
+        "dot.png": picture.resize((1, 1)),
+        "ink.jpg": picture.convert("CMYK"),
+        "clear.png": picture.convert("RGBA"),
+        "clear-grey.png": picture.convert("LA"),
+        "palette.gif": picture.convert("P"),
+        "two colours.tif": picture.convert("1"),
+        "deep.png": Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)),
+    }
+    for name, image in usable.items():
+        image.save(tmp_path / name)
+    picture.save(tmp_path / "film.gif", save_all=True, append_images=[picture.rotate(90)])
+    picture.convert("F").save(tmp_path / "float.tif")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "notes.txt").write_text("no picture")
+    refused = ["film.gif", "float.tif", "empty.png", "notes.txt", ""]
+    files = [tmp_path / name for name in [*usable, *refused]]
+    result = run("detect", *files, "--model", model_folder, "--json", "--batch-size", 4)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    records = json.loads(result.stdout)
+    assert [record["image"] for record in records if "score" in record] == [
+        str(tmp_path / name) for name in usable
+    ]
+    reasons = ("2 frames", "32-bit floats", "file is empty", "not an image", "cannot be read")
+    lines = result.stderr.splitlines()
+    for line, path, reason in zip(lines, files[len(usable) :], reasons, strict=True):
+        assert line.startswith(f"error: {path}: ") and reason in line
+
+
 def test_a_missing_or_damaged_model_is_one_line(picture_files: list[Path], tmp_path: Path) -> None:
     for arguments in (
         ("detect", picture_files[0]),

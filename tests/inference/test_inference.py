@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unigendet.data.transforms import ImageError
+from unigendet.data.image_files import ImageError
 from unigendet.inference import UniGenDet
 from unigendet.sampling import Guidance
 
@@ -80,8 +80,11 @@ def test_detect_refuses_bad_input(small: UniGenDet, tmp_path: Path) -> None:
         small.detect([broken])
     with pytest.raises(ValueError, match="list"):
         small.detect(str(broken))
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises(ImageError, match=r"images\[0\]: .*uint8"):
         small.detect([np.zeros((8, 8), dtype=np.uint8)])
+    with pytest.raises(ImageError, match=r"images\[2\]: .*no pixels"):
+        good = Image.new("RGB", (8, 8))
+        small.detect([good, good, Image.new("RGB", (0, 8))], batch_size=1, explain=False)
     with pytest.raises(ValueError, match="batch_size"):
         small.detect([np.zeros((8, 8, 3), dtype=np.uint8)], batch_size=0)
 

@@ -1,98 +1,19 @@
-"""From an image file to the pixels that the model reads (specification 9)."""
+"""From a picture to the pixels that the model reads, and back (specification 9)."""
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
-import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from unigendet.config import ResizeRule
+from unigendet.data.image_files import ImageError, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MAX_FILE_PIXELS = 100_000_000
-"""A file that claims more pixels than this is refused before it is decoded."""
-MAX_FILE_BYTES = 500_000_000
-"""A larger file is refused before it is read."""
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
-"""Decoders that a file may reach, whatever its ending: none of them runs another program."""
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-"""What Pillow's decoders raise on damaged files, beside the decompression-bomb error."""
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; the message names it and says why."""
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """The picture in the file at `path`, upright and in RGB. Raises ImageError naming the path."""
-    path = Path(path)
-    return decode_image(read_image_file(path), str(path))
-
-
-def read_image_file(path: Path) -> bytes:
-    """The bytes of an image file. Raises ImageError naming the path."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ImageError(f"{path}: {size:,} bytes are more than the {MAX_FILE_BYTES:,} read")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def decode_image(data: bytes, name: str) -> Image.Image:
-    """The picture in an encoded file's bytes, upright, in RGB. ImageError calls the file `name`."""
-    if not data:
-        raise ImageError(f"{name}: the file is empty")
-    try:
-        with warnings.catch_warnings():
-            # We have our own limit of size; damage that matters is an error below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = image.size
-            if not width * height:
-                raise ImageError(f"{name}: the image has no pixels ({width} x {height})")
-            if width * height > MAX_FILE_PIXELS:
-                raise ImageError(
-                    f"{name}: {width} x {height} pixels are more than the {MAX_FILE_PIXELS:,} "
-                    "that are read; shrink the image first"
-                )
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not an image, or of a kind that cannot be read") from error
-    except _UNREADABLE as error:
-        raise ImageError(f"{name}: the image is damaged ({error})") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB with any transparency (alpha channel or palette entry) composited on white."""
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        layered = image.convert("RGBA")
-        flat = Image.new("RGB", layered.size, (255, 255, 255))
-        flat.paste(layered, mask=layered.getchannel("A"))
-        return flat
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit greys to 255 instead of scaling
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
 
 
 def resized_size(width: int, height: int, rule: ResizeRule, images: int = 1) -> tuple[int, int]:
@@ -147,16 +68,24 @@ FITS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
 """How an image of any shape is brought to a size, by name."""
 
 
-def to_pixels(image: NDArray[np.uint8] | Image.Image, rule: ResizeRule) -> Tensor:
+def as_rgb(picture: NDArray[np.uint8] | Image.Image) -> Image.Image:
+    """A picture, Pillow's or (H, W, 3) uint8, in RGB. Raises ImageError where it is something else,
+    or holds no pixels."""
+    if not isinstance(picture, Image.Image):
+        array = np.asarray(picture)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+            raise ImageError(f"an image must be (H, W, 3) uint8, got {array.shape} {array.dtype}")
+        return Image.fromarray(array)
+    if 0 in picture.size:
+        raise ImageError(f"an image of {picture.width} x {picture.height} has no pixels")
+    return to_rgb(picture)
+
+
+def to_pixels(picture: NDArray[np.uint8] | Image.Image, rule: ResizeRule) -> Tensor:
     """(3, H, W) float32 in [-1, 1] of a picture, Pillow's or (H, W, 3) uint8, resized by `rule`."""
     import torch
 
-    if not isinstance(image, Image.Image):
-        array = np.asarray(image)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-            raise ImageError(f"an image must be (H, W, 3) uint8, got {array.shape} {array.dtype}")
-        image = Image.fromarray(array)
-    resized = np.array(resize(to_rgb(image), rule))  # (H, W, 3), writable
+    resized = np.array(resize(as_rgb(picture), rule))  # (H, W, 3), writable
     return (
         torch.from_numpy(resized).permute(2, 0, 1).float().div(255).sub(0.5).div(0.5).contiguous()
     )

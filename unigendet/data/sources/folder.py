@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unigendet.data.image_files import read_image
 from unigendet.data.sources.base import SourceItem
 from unigendet.data.sources.caption_table import CaptionRow, read_caption_table
 from unigendet.data.splits import SPLITS, hashed_split
-from unigendet.data.transforms import FITS, read_image
+from unigendet.data.transforms import FITS
 from unigendet.types import Sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
