@@ -23,7 +23,8 @@ from unigendet.config import LossWeights, OptimConfig
 from unigendet.data.packing import ImageItem, SamplePlan, pack
 from unigendet.models.unified import UniGenDetModel
 from unigendet.objectives import DigaObjective, GdufObjective
-from unigendet.training.loop import LogRow, NonFiniteError, train
+from unigendet.training.loop import LogRow, train
+from unigendet.training.nonfinite import NonFiniteError
 from unigendet.training.session import TrainingSession
 from unigendet.types import AlignmentBatch, Objective, PackedBatch
 

@@ -122,8 +122,9 @@ def test_sharded_weights_stay_float32_under_bfloat16(
 
 
 def test_all_ranks_stop_where_one_of_them_has_a_loss_that_is_not_finite(pair: Path) -> None:
-    for rank in (0, 1):
-        assert "step 0: flow_loss = nan" in found(pair, rank)["error"]
+    assert "step 0: another rank's loss is not finite" in found(pair, 0)["error"]
+    assert "step 0: flow_loss = nan, " in found(pair, 1)["error"]
+    assert "it begins at the batch (noise)" in found(pair, 1)["error"]
 
 
 def test_a_session_of_two_ranks_keeps_one_result(pair: Path) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +27,7 @@ from unigendet import parallel
 from unigendet.config import OptimConfig
 from unigendet.training import checkpoint as checkpoints
 from unigendet.training.checkpoint import LoopState
+from unigendet.training.nonfinite import FiniteCheck
 from unigendet.training.optim import Ema, build_optimizer, learning_rate, select_trainable
 from unigendet.types import Losses, Objective
 
@@ -83,10 +85,6 @@ class Recomputes(Protocol):
     def recompute_activations(self) -> None: ...
 
 
-class NonFiniteError(ArithmeticError):
-    """A loss term or a gradient became infinite or not a number; the weights are still whole."""
-
-
 def train(
     model: nn.Module,
     objective: Objective,
@@ -131,19 +129,22 @@ def train(
     if config.compile:
         _compile(model)
     model.train()
+    check = FiniteCheck(model, objective, phase, checkpoint_dir)
     began = time.perf_counter()
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         batch = batches(step)
         batch = batch.to(device) if hasattr(batch, "to") else batch
-        with _precision(config, device):
-            losses = objective(model, batch)
-        terms = _finite_terms(losses, phase, step, device)
+        run = partial(_forward, model, objective, batch, config, device)
+        losses = run()
+        terms = check.terms(losses, step, batch, run)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         parallel.average_gradients(parameters.values())
-        grad_norm = _clip(parameters, config.clip_norm, phase, step)
+        grad_norm = _clip(parameters, config.clip_norm)
+        if not math.isfinite(grad_norm):
+            raise check.bad_gradients(parameters, step, run)
         optimizer.step()
         ema.update(step)
         for name, value in terms.items():
@@ -212,32 +213,22 @@ def _precision(config: OptimConfig, device: str | torch.device) -> AbstractConte
     return nullcontext()
 
 
-def _finite_terms(
-    losses: Losses, phase: str, step: int, device: str | torch.device
-) -> dict[str, float]:
-    """Every loss term, of all ranks together: so they stop together too."""
-    terms = dict(losses.scalars())
-    found = parallel.mean_over_ranks({**terms, "total": float(losses.total.detach())}, device)
-    bad = [f"{name} = {value}" for name, value in found.items() if not math.isfinite(value)]
-    if bad:
-        what = ", ".join(bad)
-        raise NonFiniteError(
-            f"{phase}, step {step}: {what} is not finite; the weights were left as they were. "
-            "Lower the learning rate, or look at this step's batch"
-        )
-    return {name: found[name] for name in terms}
+def _forward(
+    model: nn.Module,
+    objective: Objective,
+    batch: Any,
+    config: OptimConfig,
+    device: str | torch.device,
+) -> Losses:
+    with _precision(config, device):
+        return objective(model, batch)
 
 
-def _clip(parameters: dict[str, nn.Parameter], clip_norm: float, phase: str, step: int) -> float:
-    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-    norm = torch.nn.utils.get_total_norm(gradients.values())
+def _clip(parameters: dict[str, nn.Parameter], clip_norm: float) -> float:
+    """The gradients' norm before they are clipped; one that is not finite leaves them alone."""
+    gradients = [p.grad for p in parameters.values() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
     length = float(parallel.whole(norm))
-    if not math.isfinite(length):
-        finite = {name: parallel.whole(g.isfinite().all()) for name, g in gradients.items()}
-        bad = [name for name, all_finite in finite.items() if not bool(all_finite)]
-        raise NonFiniteError(
-            f"{phase}, step {step}: the gradient of {', '.join(bad[:5]) or 'the model'} is not "
-            "finite although the loss is; the weights were left as they were"
-        )
-    torch.nn.utils.clip_grads_with_norm_(parameters.values(), clip_norm, norm)
+    if math.isfinite(length):
+        torch.nn.utils.clip_grads_with_norm_(parameters.values(), clip_norm, norm)
     return length
