@@ -1,4 +1,5 @@
-"""The `unigendet` command: judge images, draw images, bring published weights in and out.
+"""The `unigendet` command: judge images, draw images, bring published weights in and out, and check
+benchmarks (`cli_datasets.py`).
 
 Exit codes: 0 all went well; 1 something could not be used (the message on stderr says what and what
 to do), or at least one image could not be read; 2 the command line is wrong.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unigendet import cli_datasets
 from unigendet.config import DEFAULT_GUIDANCE, DEFAULT_STEPS
 
 if TYPE_CHECKING:  # these import torch, which `unigendet --help` need not wait for
@@ -44,6 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Detect and explain generated images, and generate images, with one trained model.",
 )
+
+app.add_typer(cli_datasets.app, name="datasets")
 
 ModelOption = Annotated[Path, typer.Option("--model", help="Folder of the trained model.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda where there is one.")]

@@ -1,0 +1,210 @@
+"""Sets whose folders say the class, each in miniature with its traps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.data.benchmarks.miniature import check, counts, picture, put, run, skipped, write
+from unigendet.data.benchmarks.layouts import UNIVERSALFAKEDETECT
+
+
+def test_forensynths_with_and_without_class_folders(tmp_path: Path) -> None:
+    put(tmp_path, "test/progan/airplane/0_real/a.png", "test/progan/cat/1_fake/a.png")
+    put(tmp_path, "test/progan/cat/0_real/b.png", "test/biggan/0_real/a.JPEG")
+    put(tmp_path, "test/biggan/1_fake/a.png", "test/biggan/1_fake/b.webp")
+    for place in (tmp_path, tmp_path / "test"):
+        found = check("forensynths", place)
+        assert counts(found) == {"biggan": (1, 2), "progan": (2, 1)}
+        assert found["formats"] == {"PNG": 4, "JPEG": 1, "WEBP": 1}
+        assert "stargan" in found["missing"] and "progan" not in found["missing"]
+    alone = check("forensynths", tmp_path / "test" / "progan")
+    assert counts(alone) == {"progan": (2, 1)} and alone["missing"] == []
+
+
+def test_what_is_no_image_is_not_counted(tmp_path: Path) -> None:
+    gan = tmp_path / "GAUGAN"
+    put(gan, "0_real/a.png", "1_fake/b.png", "1_fake/.hidden.png", "1_fake/masks/m.png")
+    put(tmp_path, "__MACOSX/GAUGAN/0_real/._a.png", "teaser.png")
+    put(gan, "0_real/no_ending", "0_real/wrong.txt", kind="JPEG")
+    put(gan, "1_fake/png_called.jpg", kind="PNG")
+    write(gan, "0_real/.DS_Store", b"\0\0")
+    write(gan, "0_real/list.csv", "a,b\n")
+    write(gan, "1_fake/empty.jpg", b"")
+    write(gan, "1_fake/page.jpg", "<html>not found</html>")
+    whole = picture("whole", "JPEG", side=64)
+    write(gan, "1_fake/cut.jpg", whole[: len(whole) - 40])
+    png = picture("whole", "PNG", side=64)
+    write(gan, "1_fake/cut.png", png[: len(png) // 2])
+    found = check("aigcdetectbenchmark", tmp_path)
+    assert counts(found) == {"GAUGAN": (3, 2)}
+    assert found["formats"] == {"PNG": 3, "JPEG": 2}
+    left = skipped(found)
+    assert set(left) == {
+        *("GAUGAN/1_fake/empty.jpg", "GAUGAN/1_fake/page.jpg", "GAUGAN/1_fake/cut.jpg"),
+        *("GAUGAN/1_fake/cut.png", "teaser.png"),
+    }
+    assert "empty" in left["GAUGAN/1_fake/empty.jpg"]
+    assert "not an image" in left["GAUGAN/1_fake/page.jpg"]
+    assert "damaged" in left["GAUGAN/1_fake/cut.jpg"] + left["GAUGAN/1_fake/cut.png"]
+    assert "0real" in left["teaser.png"]
+    assert "gaugan" not in found["missing"] and "SDXL" not in found["missing"]
+
+
+def test_genimage_is_not_read_by_the_alphabet(tmp_path: Path) -> None:
+    inner = "Midjourney/imagenet_midjourney"
+    put(tmp_path, f"{inner}/train/ai/1.png", f"{inner}/train/ai/2.png", f"{inner}/val/ai/3.png")
+    put(tmp_path, f"{inner}/train/nature/n01.JPEG")
+    put(tmp_path, "imagenet_ai_0419_sdv4/val/ai/4.png", "imagenet_ai_0419_sdv4/val/nature/5.JPEG")
+    found = check("genimage", tmp_path)
+    assert counts(found) == {"Midjourney": (1, 3), "stable_diffusion_v_1_4": (1, 1)}
+    assert set(found["missing"]) == {
+        *("ADM", "BigGAN", "glide", "stable_diffusion_v_1_5", "VQDM", "wukong")
+    }
+    assert counts(check("genimage", tmp_path / inner)) == {"Midjourney": (1, 3)}
+    below = check("genimage", tmp_path / "imagenet_ai_0419_sdv4")
+    assert counts(below) == {"stable_diffusion_v_1_4": (1, 1)}
+
+
+def test_arforensics(tmp_path: Path) -> None:
+    for generator in ("Infinity", "janus_pro", "MAR"):
+        put(tmp_path, *(f"test/{generator}/{c}/a.png" for c in ("0_real", "1_fake")))
+    put(tmp_path, "train/0_real/a.jpg", "train/1_fake/a.png", "train/1_fake/b.png")
+    found = check("arforensics", tmp_path)
+    assert counts(found) == {
+        **{"Infinity": (1, 1), "janus_pro": (1, 1), "MAR": (1, 1)},
+        "LlamaGen": (1, 2),
+    }
+    assert "Switti" in found["missing"] and "val" in found["missing"]
+    assert not {"Janus_Pro", "test", "train"} & set(found["missing"])
+    assert counts(check("arforensics", tmp_path / "test" / "MAR")) == {"MAR": (1, 1)}
+    assert counts(check("arforensics", tmp_path / "train")) == {"LlamaGen": (1, 2)}
+
+
+def test_universalfakedetect_counts_a_real_image_once(tmp_path: Path) -> None:
+    sets = tmp_path / "diffusion_datasets"
+    put(sets, "imagenet/0_real/a.png", "laion/0_real/a.jpg", "laion/0_real/b.jpg")
+    put(sets, "guided/1_fake/a.png", "ldm_200/1_fake/a.png", "dalle/1_fake/a.png")
+    expected = {"dalle": (0, 1), "guided": (0, 1), "ldm_200": (0, 1)}
+    expected |= {"imagenet": (1, 0), "laion": (2, 0)}
+    for place in (tmp_path, sets):
+        found = check("universalfakedetect", place)
+        assert counts(found) == expected
+        assert set(found["missing"]) == {
+            *("ldm_200_cfg", "ldm_100", "glide_100_27", "glide_50_27", "glide_100_10")
+        }
+    # One generator's folder is judged against the reals that belong to it.
+    assert counts(check("universalfakedetect", sets / "guided")) == {
+        **{"guided": (0, 1), "imagenet": (1, 0)}
+    }
+    assert counts(check("universalfakedetect", sets / "dalle")) == {
+        **{"dalle": (0, 1), "laion": (2, 0)}
+    }
+    assert UNIVERSALFAKEDETECT.real_source_of("GUIDED") == "imagenet"
+    assert UNIVERSALFAKEDETECT.real_source_of("glide_50_27") == "laion"
+
+
+def test_chameleon_asks_for_its_two_names(tmp_path: Path) -> None:
+    put(tmp_path, "test/0_real/a.jpg", "test/1_fake/a.jpg", "test/1_fake/b.png")
+    for place in (tmp_path, tmp_path / "test"):
+        assert counts(check("chameleon", place)) == {"chameleon": (1, 2)}
+    put(tmp_path / "other", "test/1_real/a.jpg", "test/0_fake/a.jpg")
+    found = check("chameleon", tmp_path / "other", code=1)
+    assert (found["n_real"], found["n_fake"], len(found["skipped"])) == (0, 0, 2)
+
+
+def test_synthbuster_needs_raise(tmp_path: Path) -> None:
+    fakes = tmp_path / "synthbuster"
+    put(fakes, "dalle2/a.png", "SD1.3/a.png", "stable-diffusion-xl/a.png", "Firefly/a.png")
+    result = run("check", "synthbuster", fakes)
+    assert result.exit_code == 1 and "RAISE-1k" in result.stderr
+    assert "RAISE-1k" in check("synthbuster", fakes, code=1)["missing"]
+    put(tmp_path, "RAISE-1k/r1.TIF", "RAISE-1k/r2.tif")
+    write(tmp_path, "RAISE-1k/r3.NEF", b"II*\0raw")
+    for place in (fakes, tmp_path):
+        found = check("synthbuster", place)
+        assert counts(found) == {
+            **{"dalle2": (0, 1), "SD1.3": (0, 1), "stable-diffusion-xl": (0, 1)},
+            **{"Firefly": (0, 1), "RAISE-1k": (2, 0)},
+        }
+        assert found["formats"] == {"PNG": 4, "TIFF": 2}
+        assert set(found["missing"]) == {"dalle3", "glide", "midjourney-v5", "SD1.4", "SD2"}
+    put(fakes, "holiday/a.png")
+    assert list(skipped(check("synthbuster", fakes))) == ["holiday/a.png"]
+
+
+def test_dmimage(tmp_path: Path) -> None:
+    put(tmp_path, *(f"Testset/{n}/img/a.png" for n in ("biggan_256", "dalle_2", "new_gan")))
+    put(tmp_path, "Testset/real_coco_valid/img/a.jpg", "Testset/real_ucid/b.tif")
+    write(tmp_path, "Testset/biggan_256/biggan_256.csv", "filename,x\na.png,1\n")
+    for place in (tmp_path, tmp_path / "Testset"):
+        found = check("dmimage", place)
+        assert counts(found) == {
+            **{"biggan_256": (0, 1), "dalle_2": (0, 1), "new_gan": (0, 1)},
+            **{"real_coco_valid": (1, 0), "real_ucid": (1, 0)},
+        }
+        assert {"real_imagenet_valid", "eg3d"} < set(found["missing"])
+        assert not {"biggan_256", "real_ucid"} & set(found["missing"])
+    only = check("dmimage", tmp_path / "Testset" / "dalle_2")
+    assert counts(only) == {"dalle_2": (0, 1), "real_coco_valid": (1, 0), "real_ucid": (1, 0)}
+
+
+def test_drct2m(tmp_path: Path) -> None:
+    put(tmp_path, "MSCOCO/train2017/1.jpg", "MSCOCO/val2017/2.jpg")
+    put(tmp_path, *(f"DRCT-2M/{g}/val2017/2.png" for g in ("sd-turbo", "my-model")))
+    put(tmp_path, "DRCT-2M/sd-turbo/train2017/1.png")
+    expected = {"MSCOCO": (2, 0), "sd-turbo": (0, 2), "my-model": (0, 1)}
+    assert counts(check("drct2m", tmp_path)) == expected
+    assert counts(check("drct2m", tmp_path / "DRCT-2M")) == expected
+    assert counts(check("drct2m", tmp_path / "DRCT-2M" / "sd-turbo")) == {
+        **{"MSCOCO": (2, 0), "sd-turbo": (0, 2)}
+    }
+
+
+def test_sid_set_keeps_three_ways_and_no_masks(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        put(tmp_path / split, "real/a.jpg", "full_synthetic/a.png", "tampered/a.png", "masks/a.png")
+    found = check("sid_set", tmp_path)
+    assert counts(found) == {"real": (2, 0), "full_synthetic": (0, 2), "tampered": (0, 2)}
+    assert found["missing"] == [] and found["skipped"] == []
+    assert check("sid_set", tmp_path / "train")["n_fake"] == 2
+
+
+def test_synthscars_is_all_fake(tmp_path: Path) -> None:
+    put(tmp_path, "train/images/a.png", "test/images/b.jpg", "train/annoations/mask.png")
+    put(tmp_path, "train/annotations/mask2.png", "train/other/c.png")
+    found = check("synthscars", tmp_path)
+    assert counts(found) == {"synthscars": (0, 2)}
+    assert list(skipped(found)) == ["train/other/c.png"]
+    assert counts(check("synthscars", tmp_path / "train" / "images")) == {"synthscars": (0, 1)}
+
+
+def test_community_forensics_folders(tmp_path: Path) -> None:
+    put(tmp_path, "wrap/genA/real/a.png", "wrap/genA/fake/a.png", "wrap/genB/Fake/b.png")
+    assert counts(check("community_forensics", tmp_path)) == {"genA": (1, 1), "genB": (0, 1)}
+
+
+@pytest.mark.parametrize("nested", ["test/test", "data/arforensics/test", "x/images"])
+def test_doubled_and_wrapped_folders(tmp_path: Path, nested: str) -> None:
+    put(tmp_path / nested, "VAR/0_real/0_real/a.png", "VAR/1_fake/1_fake/a.png")
+    assert counts(check("arforensics", tmp_path)) == {"VAR": (1, 1)}
+
+
+def test_one_class_or_contradicting_folders_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "test/progan/1_fake/a.png", "test/progan/1_fake/0_real/b.png")
+    found = check("forensynths", tmp_path, code=1)
+    assert (found["n_real"], found["n_fake"]) == (0, 1)
+    assert "both real and fake" in skipped(found)["test/progan/1_fake/0_real/b.png"]
+    assert "without real ones" in run("check", "forensynths", tmp_path).stderr
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    put(tmp_path, "store/progan/0_real/a.png", "store/progan/1_fake/a.png")
+    (tmp_path / "store" / "loop").symlink_to(tmp_path / "store")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "test").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "progan" / "1_fake" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = check("forensynths", tmp_path / "set")
+    assert counts(found) == {"progan": (1, 1)}
+    assert "no such file" in skipped(found)["test/progan/1_fake/gone.png"]

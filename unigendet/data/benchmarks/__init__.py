@@ -1,0 +1,1 @@
+"""Published benchmarks and users' own labelled folders, read as they lie on disk."""

@@ -1,0 +1,96 @@
+"""What every benchmark adapter yields: items with an explicit class, and what was left out."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from unigendet.data.benchmarks.containers import ParquetCell, TarSpan
+from unigendet.data.image_header import ImageHeader, read_header
+from unigendet.data.opener import open_binary, read_bytes
+
+UNKNOWN = "unknown"
+"""Generator of a fake whose set does not tell it."""
+REAL = "real"
+"""Generator of a real image that no generator's folder holds."""
+
+
+class BenchmarkError(ValueError):
+    """A folder that cannot be a benchmark as it is; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkItem:
+    """One image of a benchmark, small enough to send to another process by the thousand."""
+
+    location: str
+    """The file, or the container that holds it."""
+    name: str
+    """Unique within its set: the path below the folder that was given, and a place in it."""
+    is_fake: bool
+    generator: str
+    """As the set spells it. A real image carries the name of the generator whose folder holds it,
+    or of its source, or `real`."""
+    split: str
+    """`train`, `val` or `test`."""
+    native_label: str
+    """The set's own word or number for the class."""
+    member: TarSpan | ParquetCell | None = None
+    caption: str = ""
+    explanation: str = ""
+    source_id: str = ""
+    """The real image that this one is or was made from, where the set tells it."""
+
+    def open(self) -> BinaryIO:
+        """The encoded image, to be closed by the caller."""
+        if self.member is None:
+            return open_binary(self.location)
+        return io.BytesIO(self.member.read(self.location))
+
+    def read_bytes(self) -> bytes:
+        """The encoded image as published."""
+        return self.member.read(self.location) if self.member else read_bytes(self.location)
+
+    def header(self) -> ImageHeader:
+        """Native format and size. Raises ImageError or OpenError where there is no whole image."""
+        with self.open() as file:
+            return read_header(file, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What looks like an image, or is listed as one, and is not read."""
+
+    path: str
+    reason: str
+
+
+Found = BenchmarkItem | Skipped
+
+
+class Layout(Protocol):
+    """How a set lies on disk."""
+
+    def scan(self, root: str) -> Iterator[Found]:
+        """Everything below `root`, in a fixed order. Raises BenchmarkError where labels cannot be
+        trusted."""
+
+
+def normalised(name: str) -> str:
+    """A name without case and signs: `Stable_Diffusion-v1.4` and `stablediffusionv14` are one."""
+    return re.sub(r"[^a-z0-9]+", "", name.lower())
+
+
+def split_of(name: object) -> str | None:
+    """`train`, `val` or `test` for the usual spellings of a split, else None."""
+    return _SPLITS.get(normalised(str(name)))
+
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "train2017", "train2014"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "val2017", "val2014", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "testset", "testpublic"), "test"),
+}

@@ -1,0 +1,91 @@
+"""What an image file says of itself, read from its header, and whether the file is whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from unigendet.data.image_files import KINDS, MAX_FILE_PIXELS, ImageError, decode_image
+
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+)
+"""Endings that promise an image. Other files are images where their first bytes say so."""
+HEAD_BYTES = 16
+_TAIL_BYTES = 64
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
+"""How a whole file of a format ends."""
+_SAME = {"MPO": "JPEG", "DIB": "BMP"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """Native format (JPEG, PNG, WEBP ...) and size in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+
+def starts_like_image(head: bytes) -> bool:
+    """Whether the first `HEAD_BYTES` bytes are those of an image file of a common kind."""
+    return (
+        head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"))
+        or head.startswith((b"II*\x00", b"MM\x00*"))
+        or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+        or (head.startswith(b"BM") and len(head) >= 10 and head[6:10] == bytes(4))
+        or head[4:12] == b"ftypavif"
+    )
+
+
+def read_header(file: BinaryIO, name: str) -> ImageHeader:
+    """Format and size of the image in an open file, without decoding it where it looks whole.
+
+    A file that does not end as its format does is decoded to find out. Raises ImageError calling
+    the file `name`: empty, no image, of a kind that is not read, too large, or cut off.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size == 0:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limit is below; odd metadata is no matter
+            image = Image.open(file, formats=KINDS)
+            kind = str(image.format)
+            header = ImageHeader(_SAME.get(kind, kind), image.width, image.height)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image, or of a kind that cannot be read") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name}: the header is damaged ({error})") from None
+    if header.width * header.height > MAX_FILE_PIXELS:
+        raise ImageError(
+            f"{name}: {header.width} x {header.height} pixels are more than the "
+            f"{MAX_FILE_PIXELS:,} that are read"
+        )
+    if not _looks_whole(file, size, header.format):
+        file.seek(0)
+        decode_image(file.read(), name)
+    return header
+
+
+def header_of(data: bytes, name: str) -> ImageHeader:
+    """`read_header` of an encoded image in memory."""
+    return read_header(io.BytesIO(data), name)
+
+
+def _looks_whole(file: BinaryIO, size: int, kind: str) -> bool:
+    if kind in _ENDS:
+        file.seek(max(0, size - _TAIL_BYTES))
+        return file.read().rstrip(b"\x00\r\n ").endswith(_ENDS[kind])
+    if kind == "WEBP":
+        file.seek(4)
+        return int.from_bytes(file.read(4), "little") + 8 <= size
+    return False
