@@ -20,6 +20,7 @@ import typer
 
 from unigendet import cli_datasets
 from unigendet.config import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from unigendet.data.plain_text import plain, plain_lines
 
 if TYPE_CHECKING:  # these import torch, which `unigendet --help` need not wait for
     import numpy as np
@@ -84,7 +85,7 @@ def detect(
         _print_table(found, explain)
     broken = [row for row in rows if isinstance(row, str)]
     for message in broken:
-        typer.echo(f"error: {message}", err=True)
+        typer.echo(f"error: {plain_lines(message)}", err=True)
     if broken:
         raise typer.Exit(1)
 
@@ -238,8 +239,8 @@ def _print_table(found: list[tuple[Path, Detection | str]], explain: bool) -> No
         if isinstance(row, str):
             continue
         verdict = Text("fake", style="red") if row.fake else Text("real", style="green")
-        cells = [Text(path.name), Text(f"{row.score:.3f}"), verdict]
-        table.add_row(*cells, *([Text(row.explanation)] if explain else []))
+        cells = [Text(plain(path.name)), Text(f"{row.score:.3f}"), verdict]
+        table.add_row(*cells, *([Text(plain(row.explanation, 2000))] if explain else []))
     if table.row_count:
         Console().print(table)
 
@@ -310,7 +311,7 @@ def _errors_for_people() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {plain_lines(str(error))}", err=True)
         raise typer.Exit(1) from error
 
 

@@ -51,21 +51,21 @@ def check(
     """
     from unigendet.data.benchmarks.check import check as check_folder
     from unigendet.data.benchmarks.registry import find_benchmark
-    from unigendet.data.plain_text import plain
+    from unigendet.data.plain_text import plain_lines
 
     try:
         benchmark = find_benchmark(name)
         with _progress() as progress:
             report = check_folder(benchmark, place, limit=limit, progress=progress)
     except (ValueError, OSError) as error:
-        typer.echo(f"error: {plain(str(error), 2000)}", err=True)
+        typer.echo(f"error: {plain_lines(str(error))}", err=True)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2))
     else:
         _print(report)
     if report.problem:
-        typer.echo(f"error: {plain(report.problem, 2000)}", err=True)
+        typer.echo(f"error: {plain_lines(report.problem)}", err=True)
         raise typer.Exit(1)
 
 

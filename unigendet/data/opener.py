@@ -82,10 +82,9 @@ def join(folder: str, name: str) -> str:
 
     Raises OpenError where it is a URI or would lie outside of the folder.
     """
-    if _URI.match(name) and not (len(name) > 1 and name[1] == ":"):
-        match = cast("re.Match[str]", _URI.match(name))
-        if match[2] or match[1].lower() == "pipe":
-            raise OpenError("names a URI, where a path below the folder is expected")
+    match = _URI.match(name)
+    if match is not None and (match[2] or match[1].lower() == "pipe"):
+        raise OpenError("names a URI, where a path below the folder is expected")
     plain = name.replace("\\", "/")
     if not is_remote(folder) and os.path.isabs(plain):
         plain = os.path.relpath(os.path.normpath(plain), folder)

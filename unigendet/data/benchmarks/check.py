@@ -165,8 +165,18 @@ def _missing(benchmark: Benchmark, root: str, report: Report) -> list[str]:
         gone += [split for split in expected.splits if split not in report.splits]
         gone += [folder for folder in expected.folders if folder not in report.folders]
     if is_folder(root):
-        gone += [name for name in expected.files if find_beside(root, (name,)) is None]
+        gone += [
+            name
+            for name in expected.files
+            if find_beside(root, (name,)) is None and _concerns(name, own)
+        ]
     return gone
+
+
+def _concerns(file: str, own: str) -> bool:
+    """Whether a split's folder, if that was given, needs the file."""
+    split = split_of(base_name(file).split(".", 1)[0])
+    return None in (split, split_of(own)) or split == split_of(own)
 
 
 def _problem(benchmark: Benchmark, root: str, report: Report) -> str:

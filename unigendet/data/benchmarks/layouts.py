@@ -34,8 +34,10 @@ FORENSYNTHS = TreeLayout(
         "progan stylegan biggan cyclegan stargan gaugan deepfake seeingdark san crn imle stylegan2 "
         "whichfaceisreal"
     ),
+    split_generators={"train": "progan", "val": "progan"},
 )
-"""`test/{generator}/[class/]{0_real,1_fake}`."""
+"""`test/{generator}/[class/]{0_real,1_fake}`; the published training images are ProGAN's, in class
+folders without its name."""
 
 AIGCDETECT = TreeLayout(
     "aigcdetectbenchmark",
