@@ -1,14 +1,31 @@
-"""`make use PROFILE=...`: puts a profile, a whole params file, in params.yaml's place."""
+"""Profiles, whole params files by name; `make use PROFILE=...` puts one in params.yaml's place."""
 
 from __future__ import annotations
 
 import difflib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pipeline.params import load_params
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def find_profile(name: str, workspace: Path) -> Path:
+    """The params file that `name` means: a path, or a profile of the workspace or the repository.
+
+    Raises `ValueError` where there is none, naming those that there are.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    folders = [workspace / "profiles", _REPOSITORY / "profiles"]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    raise ValueError(_unknown(name, {p.stem for folder in folders for p in folder.glob("*.yaml")}))
 
 
 def use_profile(name: str, workspace: Path) -> None:
@@ -20,9 +37,7 @@ def use_profile(name: str, workspace: Path) -> None:
     folder = workspace / "profiles"
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no profile {name!r}; {hint}profiles: {', '.join(names)}")
+        raise ValueError(_unknown(name, set(names)))
     load_params(folder / f"{name}.yaml")
     target = workspace / "params.yaml"
     if target.exists() and target.read_bytes() not in _known(workspace, names):
@@ -31,6 +46,12 @@ def use_profile(name: str, workspace: Path) -> None:
             "to profiles/ under a name of its own, then ask again"
         )
     target.write_bytes((folder / f"{name}.yaml").read_bytes())
+
+
+def _unknown(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"there is no profile {name!r}; {hint}profiles: {', '.join(sorted(names))}"
 
 
 def _known(workspace: Path, names: Sequence[str]) -> list[bytes]:

@@ -70,7 +70,7 @@ def detect(
     An image that cannot be read is reported and the others are judged all the same.
     """
     rows: list[Detection | str] = []  # a text is why the image could not be read
-    with _errors_for_people():
+    with errors_for_people():
         loaded = _load(model, device)
         shown = len(images) > batch_size and not as_json
         with _progress("judging", shown) as progress:
@@ -108,7 +108,7 @@ def generate(
     device: DeviceOption = "cpu",
 ) -> None:
     """Draw one image for a prompt and write it to a file, whole or not at all."""
-    with _errors_for_people():
+    with errors_for_people():
         shape = _parse_size(size)
         _check_output(output)
         loaded = _load(model, device)
@@ -153,7 +153,7 @@ def import_(
     ] = None,
 ) -> None:
     """Make a model folder of published weights, tensor by tensor, whole or not at all."""
-    with _errors_for_people():
+    with errors_for_people():
         import torch
 
         from unigendet.models.exchange import import_weights
@@ -177,7 +177,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DST", help="Published folder to make.")],
 ) -> None:
     """Write a model as BAGEL is published: its file names, tensor names and configurations."""
-    with _errors_for_people():
+    with errors_for_people():
         from unigendet.models.exchange import export_weights
 
         with _progress("exporting", True) as progress:
@@ -306,7 +306,7 @@ def _write_image(image: NDArray[np.uint8], path: Path) -> None:
 
 
 @contextmanager
-def _errors_for_people() -> Iterator[None]:
+def errors_for_people() -> Iterator[None]:
     """What a user can mend (ValueError) or the system refuses (OSError) as one line, exit 1."""
     try:
         yield

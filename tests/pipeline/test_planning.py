@@ -1,0 +1,121 @@
+"""`unigendet plan`: profiles in, memory and disk out, and what is told where a command is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import app
+from pipeline.params import Params, load_params
+from pipeline.planning import training_phases
+from unigendet.planning.packs import Texts
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["plan", *map(str, arguments)])
+
+
+def planned(*arguments: object) -> dict[str, dict[str, Any]]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return {phase["phase"]: phase for phase in json.loads(result.stdout)["phases"]}
+
+
+def tiny() -> Params:
+    return load_params(ROOT / "profiles" / "tiny.yaml")
+
+
+def test_phases_are_those_of_the_params_file() -> None:
+    params = tiny()
+    phases = {phase.name: phase for phase in training_phases(params, Texts())}
+    assert list(phases) == ["generator", "detector", "gduf", "diga"]
+    diga = params.coevolve.diga
+    assert phases["diga"].trainable == diga.optim.trainable
+    assert phases["diga"].pack.samples == diga.generation_per_step + diga.detection_per_step
+    assert phases["diga"].teacher == params.coevolve.teacher
+    assert phases["diga"].teacher_pack.samples == diga.generation_per_step
+    assert phases["diga"].config.alignment_head and not phases["gduf"].config.alignment_head
+    assert phases["generator"].pack.vit == 0 < phases["detector"].pack.vit
+
+
+def test_tables_name_every_phase_and_what_fits() -> None:
+    result = run("--profile", "tiny", "--memory", "1GiB")
+    assert result.exit_code == 0, result.output
+    for word in ("generator", "detector", "gduf", "diga", "parameters", "one checkpoint"):
+        assert word in result.stdout
+    assert "does not fit" in result.stdout and "what would do" in result.stdout
+    assert "gduf fits" in run("--profile", "tiny", "--memory", "16GiB").stdout
+
+
+def test_recomputation_where_it_is_needed_or_as_asked() -> None:
+    def recomputed(*more: str) -> bool:
+        return bool(planned("--profile", "gpu-256", *more)["gduf"]["machine"]["recompute"])
+
+    assert not recomputed("--memory", "80GiB")
+    assert recomputed("--memory", "16GiB")
+    assert recomputed("--memory", "80GiB", "--recompute")
+    assert not recomputed("--memory", "16GiB", "--no-recompute")
+
+
+def test_sharding_divides_what_ddp_repeats() -> None:
+    several = ("--profile", ROOT / "profiles" / "tiny.yaml", "--memory", "8GiB", "--gpus", 2)
+    shared, whole = planned(*several), planned(*several, "--sharding", "ddp")
+    for name, phase in shared.items():
+        assert phase["machine"]["sharding"] == "fsdp"
+        share = phase["bytes"]["optimizer"] / whole[name]["bytes"]["optimizer"]
+        assert share == pytest.approx(0.5, rel=0.01)
+    longer = planned(*several, "--answer-tokens", 200, "--caption-tokens", 100)
+    assert longer["gduf"]["pack"]["tokens"] > shared["gduf"]["pack"]["tokens"]
+
+
+def test_params_yaml_is_planned_where_no_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert (
+        planned("--memory", "8GiB").keys()
+        == planned("--memory", "8GiB", "--profile", "tiny").keys()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--memory", "80"), "write a unit"),
+        (("--memory", "lots"), "write 80GiB"),
+        (("--memory", "8GiB", "--profile", "tinny"), "did you mean 'tiny'"),
+        (("--memory", "8GiB", "--profile", "nowhere.yaml"), "nowhere.yaml does not exist"),
+        (("--memory", "8GiB", "--sharding", "fsdp"), "needs more than one GPU"),
+        (("--memory", "8GiB", "--gpus", 2, "--sharding", "none"), "need sharding ddp or fsdp"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(arguments: tuple[object, ...], message: str) -> None:
+    result = run("--profile", "tiny", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_wrong_command_line_is_exit_code_2() -> None:
+    assert run("--profile", "tiny").exit_code == 2  # no memory
+    assert run("--profile", "tiny", "--memory", "8GiB", "--gpus", 0).exit_code == 2
+
+
+def test_help_waits_for_no_slow_package() -> None:
+    code = (
+        "import sys, pipeline.cli\n"
+        "slow = {'torch', 'pydantic', 'ray', 'mlflow', 'diffusers'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_other_commands_are_there_too() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    for name in ("detect", "generate", "import", "export", "plan"):
+        assert name in result.stdout
