@@ -69,17 +69,18 @@ def _train(session: TrainingSession, job: DetectorJob, folder: Path) -> None:
     else:
         start = session.load(job.generator, optim)
     vae = start.vae.to(session.device).requires_grad_(False)
-    batches = job.data.batches(
-        session,
-        start.tokenizer,
-        start.config,
-        generation_per_step=section.generation_per_step,
-        detection_per_step=section.detection_per_step,
-        phase_seed=1,
-    )
-    objective = GdufObjective(vae, section.weights.config())
-    trained = session.train(_RESULT, start.model, objective, batches.batch, optim)
-    trained.ema.copy_to_model()
+    if optim.steps:
+        batches = job.data.batches(
+            session,
+            start.tokenizer,
+            start.config,
+            generation_per_step=section.generation_per_step,
+            detection_per_step=section.detection_per_step,
+            phase_seed=1,
+        )
+        objective = GdufObjective(vae, section.weights.config())
+        trained = session.train(_RESULT, start.model, objective, batches.batch, optim)
+        trained.ema.copy_to_model()
     session.save(folder, start.model, vae, start.tokenizer)
     if not session.leader:
         return

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.base_model import check_base
 from pipeline.exporting import export_session, write_summary
 from pipeline.pictures import draw_rows
 from pipeline.ray_train import train_on_ray
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from unigendet.config import ModelConfig
+    from unigendet.config import ModelConfig, OptimConfig
     from unigendet.inference import UniGenDet
+    from unigendet.models.pretrained import Pretrained
     from unigendet.models.vae import LatentAutoencoder
     from unigendet.training.session import TrainingSession
     from unigendet.types import Sample
@@ -41,19 +43,25 @@ class GeneratorJob:
     shards: Path
     model: ModelSection
     section: GeneratorSection
+    base: Path | None = None
+    """The model folder to start from; None trains from scratch."""
 
 
 def pretrain_generator(ctx: StageContext) -> None:
     """Write the generator's model folder, its history and its pictures into `ctx.out`."""
     section = ctx.params.pretrain_generator
-    job = GeneratorJob(ctx.seed, ctx.inputs["shard"], ctx.params.model, section)
+    base = Path(section.base).expanduser().absolute() if section.base else None
+    if base is not None:
+        check_base(base, ctx.params.model)
+    job = GeneratorJob(ctx.seed, ctx.inputs["shard"], ctx.params.model, section, base)
     finished = train_on_ray(ctx, train_generator, job)
     export_session(ctx, finished, _RESULT)
 
 
 def train_generator(session: TrainingSession, job: GeneratorJob) -> None:
     """Both phases; runs in the worker."""
-    session.once(_AUTOENCODER, partial(_train_autoencoder, session, job))
+    if job.base is None:
+        session.once(_AUTOENCODER, partial(_train_autoencoder, session, job))
     session.once(_RESULT, partial(_train_flow, session, job))
 
 
@@ -115,38 +123,49 @@ def _load_autoencoder(session: TrainingSession, job: GeneratorJob) -> LatentAuto
     return vae.to(session.device).eval().requires_grad_(False)
 
 
-def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> None:
+def _start(session: TrainingSession, job: GeneratorJob, optim: OptimConfig) -> Pretrained:
+    """What flow matching begins with: the base, or fresh weights on the trained autoencoder."""
     import torch
 
+    from unigendet.data.tokenizer import Tokenizer
+    from unigendet.models.pretrained import Pretrained
+    from unigendet.models.unified import UniGenDetModel
+
+    if job.base is not None:
+        return session.load(job.base, optim)
+    vae, tokenizer = _load_autoencoder(session, job), Tokenizer.load(job.shards)
+    config = replace(job.model.config(vocab_size=len(tokenizer)), vae=vae.config)
+    torch.manual_seed(job.seed)
+    model = session.distribute(UniGenDetModel(config), optim)
+    return Pretrained(config, model, vae, tokenizer)
+
+
+def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> None:
     from unigendet.data.loader import MixedBatches
     from unigendet.data.shards import ShardDataset
-    from unigendet.data.tokenizer import Tokenizer
     from unigendet.inference import UniGenDet
-    from unigendet.models.unified import UniGenDetModel
     from unigendet.objectives import FlowObjective
     from unigendet.validation import spread
 
     section = job.section.flow
     optim = section.optim.config()
-    vae = _load_autoencoder(session, job)
-    tokenizer = Tokenizer.load(job.shards)
-    config = replace(job.model.config(vocab_size=len(tokenizer)), vae=vae.config)
-    torch.manual_seed(job.seed)
-    model = session.distribute(UniGenDetModel(config), optim)
-    batches = MixedBatches(
-        [ShardDataset(job.shards, "train", verify=False)],
-        generation_per_step=section.batch_size,
-        detection_per_step=0,
-        tokenizer=tokenizer,
-        config=config,
-        seed=job.seed,
-        rank=session.rank,
-        world=session.world,
-        text_dropout=section.text_dropout,
-    )
-    trained = session.train("flow", model, FlowObjective(vae), batches.batch, optim)
-    trained.ema.copy_to_model()
-    session.save(folder, model, vae, tokenizer)
+    start = _start(session, job, optim)
+    if optim.steps:
+        batches = MixedBatches(
+            [ShardDataset(job.shards, "train", verify=False)],
+            generation_per_step=section.batch_size,
+            detection_per_step=0,
+            tokenizer=start.tokenizer,
+            config=start.config,
+            seed=job.seed,
+            rank=session.rank,
+            world=session.world,
+            text_dropout=section.text_dropout,
+        )
+        objective = FlowObjective(start.vae)
+        trained = session.train("flow", start.model, objective, batches.batch, optim)
+        trained.ema.copy_to_model()
+    session.save(folder, start.model, start.vae, start.tokenizer)
     if not session.leader:
         return
     session.say("flow: drawing samples")

@@ -45,22 +45,20 @@ def plan_experiment(
 
 
 def training_phases(params: Params, texts: Texts) -> list[TrainingPhase]:
-    """Generator, detector, GDUF and DIGA, as the sections of `params` have them; batches are those
-    of one rank."""
-    flow, detector = params.pretrain_generator.flow, params.pretrain_detector
-    gduf, diga = params.coevolve.gduf, params.coevolve.diga
-    return [
-        _phase(params, texts, "generator", flow.optim, flow.batch_size, 0, True),
-        _phase(
-            params,
-            texts,
-            "detector",
-            detector.optim,
-            detector.generation_per_step,
-            detector.detection_per_step,
-            detector.use_vae,
-        ),
-        *(
+    """Generator, detector, GDUF and DIGA, as the sections of `params` have them, less those of no
+    steps; batches are those of one rank."""
+    flow, detector, coevolve = (
+        params.pretrain_generator.flow,
+        params.pretrain_detector,
+        params.coevolve,
+    )
+    phases = [_phase(params, texts, "generator", flow.optim, flow.batch_size)]
+    for name, section, use_vae, teacher in (
+        ("detector", detector, detector.use_vae, "none"),
+        ("gduf", coevolve.gduf, coevolve.use_vae, "none"),
+        ("diga", coevolve.diga, coevolve.use_vae, coevolve.teacher),
+    ):
+        phases.append(
             _phase(
                 params,
                 texts,
@@ -68,15 +66,11 @@ def training_phases(params: Params, texts: Texts) -> list[TrainingPhase]:
                 section.optim,
                 section.generation_per_step,
                 section.detection_per_step,
-                params.coevolve.use_vae,
+                use_vae,
                 teacher,
             )
-            for name, section, teacher in (
-                ("gduf", gduf, "none"),
-                ("diga", diga, params.coevolve.teacher),
-            )
-        ),
-    ]
+        )
+    return [phase for phase in phases if phase is not None]
 
 
 def _phase(
@@ -85,13 +79,15 @@ def _phase(
     name: str,
     optim: OptimSection,
     generation: int,
-    detection: int,
-    use_vae: bool,
+    detection: int = 0,
+    use_vae: bool = True,
     teacher: Any = "none",
-) -> TrainingPhase:
+) -> TrainingPhase | None:
     from unigendet.planning.memory import TrainingPhase
     from unigendet.planning.packs import PackShape, teacher_pack, training_pack
 
+    if not optim.steps:
+        return None
     aligned = teacher != "none"
     config = params.model.config(params.shard.vocab_size, alignment_head=aligned)
     size = params.data.image_size

@@ -26,7 +26,8 @@ class Section(BaseModel):
 class OptimSection(Section):
     """`unigendet.config.OptimConfig` as it is written in params.yaml."""
 
-    steps: Count
+    steps: CountOrZero
+    """0 leaves the training out; what it starts from is its result."""
     lr: Positive
     warmup_steps: CountOrZero
     schedule: Literal["constant", "cosine"]

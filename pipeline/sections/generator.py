@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from pipeline.sections.base import Count, Fraction, NonNegative, OptimSection, Positive, Section
 from unigendet.config import AutoencoderWeights
 
@@ -55,8 +57,19 @@ class SampleGridSection(Section):
 
 
 class GeneratorSection(Section):
-    """Both trainings and the picture of what came out."""
+    """Both trainings, or what takes their place, and the picture of what came out."""
 
+    base: str
+    """Folder of a model, as `unigendet import` makes it, to start from; empty trains from scratch.
+    Its autoencoder and tokenizer come with it, so `autoencoder` trains nothing, and `flow` only
+    where its steps are above 0. Another model under the same path is not noticed."""
     autoencoder: AutoencoderTrainingSection
     flow: FlowTrainingSection
     samples: SampleGridSection
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> GeneratorSection:
+        steps = (self.autoencoder.optim.steps, self.flow.optim.steps)
+        if not self.base and not all(steps):
+            raise ValueError("steps of 0 need a `base`: from scratch, both parts must be trained")
+        return self

@@ -185,3 +185,14 @@ def test_use_profile(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds changes"):
         use_profile("smoke", tmp_path)
     assert target.read_text().endswith("# mine\n")
+
+
+def test_without_a_base_both_parts_of_the_generator_are_trained(raw: Raw) -> None:
+    for part in ("autoencoder", "flow"):
+        raw["pretrain_generator"][part]["optim"]["steps"] = 0
+        with pytest.raises(ValueError, match="steps of 0 need a `base`"):
+            parse_params(raw)
+        raw["pretrain_generator"][part]["optim"]["steps"] = 1
+    raw["pretrain_generator"] |= {"base": "bagel"}
+    raw["pretrain_generator"]["flow"]["optim"]["steps"] = 0
+    parse_params(raw)

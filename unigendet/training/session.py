@@ -85,6 +85,7 @@ class TrainingSession:
         self._on_log = on_log
         self._on_progress = on_progress
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / HISTORY).touch()
 
     def once(self, name: str, produce: Callable[[Path], None]) -> Path:
         """Folder of the result `name`: kept from an earlier process, or made now by `produce`.
@@ -140,7 +141,7 @@ class TrainingSession:
                 shard=lambda model: self._shard(model, optim),
                 device=self.device,
             )
-        loaded.vae.to(self.device).requires_grad_(False)
+        loaded.vae.float().to(self.device).requires_grad_(False)
         return loaded
 
     def save(
@@ -205,8 +206,6 @@ class TrainingSession:
     def _forget_rows(self, phase: str, *, after: int) -> None:
         """Drop the history rows that the steps to come will write again."""
         history = self.folder / HISTORY
-        if not history.exists():
-            return
         rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
         valid = [row for row in rows if row["phase"] != phase or row["step"] <= after]
         if len(valid) == len(rows):
