@@ -12,6 +12,7 @@ from pipeline.loss_weights import AlignmentWeights, check_layer
 
 if TYPE_CHECKING:
     from unigendet.config import OptimConfig
+    from unigendet.data.composition import Budget
     from unigendet.data.loader import MixedBatches
     from unigendet.models.pretrained import Pretrained
     from unigendet.training.session import TrainingSession
@@ -27,6 +28,8 @@ class PhasePlan:
     generation_per_step: int
     detection_per_step: int
     optim: OptimConfig
+    budget: Budget | None = None
+    """Fills packs by tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +101,6 @@ def _batches(
         generation_per_step=plan.generation_per_step,
         detection_per_step=plan.detection_per_step,
         phase_seed=plan.seed,
+        budget=plan.budget,
         more_fakes=more_fakes,
     )

@@ -53,6 +53,7 @@ class CoevolveJob:
             generation_per_step=phase.generation_per_step,
             detection_per_step=phase.detection_per_step,
             optim=phase.optim.config(),
+            budget=phase.token_budget.config() if phase.token_budget else None,
         )
 
 

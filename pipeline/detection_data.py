@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unigendet.config import ModelConfig
+    from unigendet.data.composition import Budget
     from unigendet.data.loader import MixedBatches
     from unigendet.data.tokenizer import Tokenizer
     from unigendet.inference import UniGenDet
@@ -39,6 +40,7 @@ class DetectionData:
         generation_per_step: int,
         detection_per_step: int,
         phase_seed: int,
+        budget: Budget | None = None,
         more_fakes: Sequence[Path] = (),
     ) -> MixedBatches:
         """Training batches of this rank; `more_fakes` are folders with a set `train` of fakes.
@@ -59,6 +61,7 @@ class DetectionData:
             seed=self.seed * 1000 + phase_seed,
             rank=session.rank,
             world=session.world,
+            budget=budget,
             text_dropout=self.text_dropout,
             use_vae=self.use_vae,
             explanations=read_answers(self.forged, "train"),
@@ -80,8 +83,8 @@ class DetectionData:
     def validate(self, detector: UniGenDet) -> Validation:
         """The detector on validation images, fakes evenly from the families of that set."""
         from unigendet.data.answers import read_answers
-        from unigendet.data.loader import Selection
         from unigendet.data.shards import ShardDataset
+        from unigendet.data.streams import Selection
         from unigendet.validation import spread, validate
 
         answers = read_answers(self.forged, "val")

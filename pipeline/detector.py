@@ -77,6 +77,7 @@ def _train(session: TrainingSession, job: DetectorJob, folder: Path) -> None:
             generation_per_step=section.generation_per_step,
             detection_per_step=section.detection_per_step,
             phase_seed=1,
+            budget=section.token_budget.config() if section.token_budget else None,
         )
         objective = GdufObjective(vae, section.weights.config())
         trained = session.train(_RESULT, start.model, objective, batches.batch, optim)

@@ -69,8 +69,8 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
     import torch
     from safetensors.torch import save_file
 
-    from unigendet.data.loader import Selection
     from unigendet.data.shards import ShardDataset
+    from unigendet.data.streams import Selection
     from unigendet.models.initialisation import whiten_latents
     from unigendet.models.vae import LatentAutoencoder
     from unigendet.training.autoencoder import AutoencoderObjective, AutoencoderTrainee, PatchCritic
@@ -160,6 +160,7 @@ def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> No
             seed=job.seed,
             rank=session.rank,
             world=session.world,
+            budget=section.token_budget.config() if section.token_budget else None,
             text_dropout=section.text_dropout,
         )
         objective = FlowObjective(start.vae)

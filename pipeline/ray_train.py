@@ -47,6 +47,7 @@ class _WorkerOrder(Generic[Job]):
     threads: int
     device: str
     sharding: Literal["ddp", "fsdp"]
+    loaders: int
 
 
 def train_on_ray(ctx: StageContext, task: Callable[[TrainingSession, Job], None], job: Job) -> Path:
@@ -78,7 +79,11 @@ def train_on_ray(ctx: StageContext, task: Callable[[TrainingSession, Job], None]
         device = cluster.device
         if device == "auto":
             device = "cuda" if resources.get("GPU", 0) >= cluster.workers else "cpu"
-        order = _WorkerOrder(task, job, ctx.run, ctx.state, cpus, device, cluster.sharding)
+        order = _WorkerOrder(
+            *(task, job, ctx.run, ctx.state, cpus, device),
+            sharding=cluster.sharding,
+            loaders=cluster.loaders,
+        )
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"order": order},
@@ -136,6 +141,7 @@ def _worker(config: dict[str, Any]) -> str | None:
         # Several workers of one machine see all of its GPUs: Ray knows which is whose.
         device=get_device() if order.device == "cuda" else order.device,
         sharding=order.sharding,
+        loaders=order.loaders,
         leader=leader,
         on_log=writer.put if writer else _ignore,
         on_progress=lambda progress: _report(session, progress, writer),

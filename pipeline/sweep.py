@@ -221,6 +221,7 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
         generation_per_step=section.gduf.generation_per_step,
         detection_per_step=section.gduf.detection_per_step,
         optim=replace(section.gduf.optim.config(), steps=order.sweep.gduf_steps),
+        budget=section.gduf.token_budget.config() if section.gduf.token_budget else None,
     )
     diga = PhasePlan(
         "diga",
@@ -228,6 +229,7 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
         generation_per_step=section.diga.generation_per_step,
         detection_per_step=section.diga.detection_per_step,
         optim=replace(section.diga.optim.config(), steps=order.sweep.diga_steps),
+        budget=section.diga.token_budget.config() if section.diga.token_budget else None,
     )
     settings = DigaSettings(section.teacher, section.teacher_layer)
     judging = train_gduf(session, order.detector, order.data, gduf, weights)

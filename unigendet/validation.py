@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unigendet.data.loader import draw_generator
 from unigendet.data.packing import SamplePlan, pack
 from unigendet.data.prompts import detection_plan, generation_plan
+from unigendet.data.streams import draw_generator
 from unigendet.data.tokenizer import Tokenizer
 from unigendet.metrics.detection import area_under, roc_curve
 from unigendet.models.unified import UniGenDetModel

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unigendet.config import LossWeights, OptimConfig
+from unigendet.data.composition import Budget
+from unigendet.data.packing_loop import PackingLimits
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -46,6 +48,42 @@ class OptimSection(Section):
     def config(self) -> OptimConfig:
         """The same values as the training loop takes them."""
         return OptimConfig(**self.model_dump())
+
+
+class MixtureSection(Section):
+    """Weights of the streams from an optimizer step on; 0 leaves a stream out."""
+
+    from_step: CountOrZero
+    generation: NonNegative
+    real: NonNegative
+    fake: NonNegative
+
+
+class TokenBudgetSection(Section):
+    """Packs filled by tokens instead of by fixed numbers of samples: for images of many sizes."""
+
+    packs_per_step: Count
+    """Of all workers together, which share them equally."""
+    expected_num_tokens: Count
+    """A pack is full from here on."""
+    max_num_tokens: Count
+    max_num_tokens_per_sample: Count
+    prefer_buffer_before: Count
+    """A shorter pack takes a sample that did not fit before, if one waits, before a new one."""
+    max_buffer_size: CountOrZero
+    """How many samples may wait."""
+    mixture: Annotated[tuple[MixtureSection, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _usable(self) -> TokenBudgetSection:
+        self.config()
+        return self
+
+    def config(self) -> Budget:
+        """The same values as the loader takes them."""
+        limits = self.model_dump(exclude={"packs_per_step", "mixture"})
+        mixture = [(one.from_step, one.model_dump(exclude={"from_step"})) for one in self.mixture]
+        return Budget(self.packs_per_step, PackingLimits(**limits), tuple(mixture))
 
 
 class LossWeightsSection(Section):

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.sections.base import Count, CountOrZero, Fraction, NonNegative, OptimSection, Section
+from pipeline.sections.base import (
+    Count,
+    CountOrZero,
+    Fraction,
+    NonNegative,
+    OptimSection,
+    Section,
+    TokenBudgetSection,
+)
 from pipeline.sections.detector import EvenCount
 from pipeline.sections.generator import SampleGridSection
 
@@ -45,6 +53,8 @@ class GdufSection(Section):
 
     generation_per_step: Count
     detection_per_step: EvenCount
+    token_budget: TokenBudgetSection | None
+    """Fills packs by tokens; the numbers per step then only say which streams there are."""
     optim: OptimSection
 
 
@@ -53,6 +63,8 @@ class DigaSection(Section):
 
     generation_per_step: Count
     detection_per_step: Annotated[int, Field(ge=0, multiple_of=2)]
+    token_budget: TokenBudgetSection | None
+    """Fills packs by tokens; the numbers per step then only say which streams there are."""
     optim: OptimSection
 
 

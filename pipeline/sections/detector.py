@@ -13,6 +13,7 @@ from pipeline.sections.base import (
     LossWeightsSection,
     OptimSection,
     Section,
+    TokenBudgetSection,
 )
 
 EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
@@ -35,4 +36,6 @@ class DetectorSection(Section):
     """Start the patch embedding as a whitening of training patches: for an image encoder trained
     from scratch, not for pretrained weights."""
     weights: LossWeightsSection
+    token_budget: TokenBudgetSection | None
+    """Fills packs by tokens; the numbers per step then only say which streams there are."""
     optim: OptimSection

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from pipeline.sections.base import Count, Fraction, NonNegative, OptimSection, Positive, Section
+from pipeline.sections.base import (
+    Count,
+    Fraction,
+    NonNegative,
+    OptimSection,
+    Positive,
+    Section,
+    TokenBudgetSection,
+)
 from unigendet.config import AutoencoderWeights
 
 
@@ -45,6 +53,8 @@ class FlowTrainingSection(Section):
     batch_size: Count
     text_dropout: Fraction
     """Share of captions dropped, for classifier-free guidance."""
+    token_budget: TokenBudgetSection | None
+    """Fills packs by tokens; the numbers per step then only say which streams there are."""
     optim: OptimSection
 
 

@@ -25,6 +25,8 @@ class ClusterSection(Section):
     """How several workers hold a model: each the whole of it, or a part (FSDP2)."""
     cpus_per_worker: CountOrZero
     """Cores of one training worker; 0 shares out all cores that Ray has."""
+    loaders: CountOrZero
+    """Processes of each training worker that make batches ahead; 0 makes them in the worker."""
     max_failures: CountOrZero
     """How often Ray Train starts a failed worker again before the stage fails."""
     min_free_gb: NonNegative

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -16,16 +16,12 @@ from unigendet.config import (
     TransformerConfig,
     VisionConfig,
 )
-from unigendet.data.loader import (
-    MixedBatches,
-    SampleStream,
-    Selection,
-    TrainingBatches,
-    dihedral,
-    epoch_order,
-)
+from unigendet.data.composition import Budget, Counts, Share, TokenBudget, by_stream
+from unigendet.data.loader import MixedBatches, TrainingBatches
+from unigendet.data.packing_loop import PackingLimits
 from unigendet.data.prompts import prompt_corpus
 from unigendet.data.shards import ShardDataset, ShardWriter
+from unigendet.data.streams import SampleStream, Selection, dihedral, epoch_order
 from unigendet.data.tokenizer import Tokenizer, train_tokenizer
 from unigendet.types import PackedBatch, Sample
 
@@ -107,13 +103,14 @@ def same(left: PackedBatch, right: PackedBatch) -> bool:
 @pytest.mark.parametrize("count", [12, 13])
 def test_every_sample_exactly_once_per_epoch_over_the_world(world: int, count: int) -> None:
     samples = [make_sample(number, fake=False) for number in range(count)]
-    streams = [SampleStream(samples, 6, seed=1, rank=rank, world=world) for rank in range(world)]
+    stream = SampleStream(samples, seed=1)
+    shares = [Counts({"real": 6}, Share(rank, world)) for rank in range(world)]
     steps = count  # whole epochs for every world and count here
     drawn = [
-        streams[rank].index(position)
+        stream.index(position)
         for step in range(steps)
-        for rank in range(world)
-        for position in streams[rank].positions(step)
+        for share in shares
+        for _, position in share.places(step)
     ]
     assert len(drawn) == steps * 6
     epochs = [drawn[start : start + count] for start in range(0, len(drawn), count)]
@@ -128,13 +125,11 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
 
 
 def test_ranks_together_read_what_one_rank_reads() -> None:
-    samples = [make_sample(number, fake=False) for number in range(12)]
-    alone = SampleStream(samples, 4, seed=1)
-    pair = [SampleStream(samples, 4, seed=1, rank=rank, world=2) for rank in range(2)]
+    alone = Counts({"generation": 2, "real": 4}, Share())
+    pair = [Counts({"generation": 2, "real": 4}, Share(rank, 2)) for rank in range(2)]
     for step in range(5):
-        together = [sample for stream in pair for sample in stream.at(step)]
-        for a, b in zip(alone.at(step), together, strict=True):
-            assert a.key == b.key and np.array_equal(a.image, b.image)
+        together = sorted(place for share in pair for place in share.places(step))
+        assert together == alone.places(step)
 
 
 def test_dihedral_gives_the_eight_symmetries() -> None:
@@ -149,12 +144,12 @@ def test_dihedral_gives_the_eight_symmetries() -> None:
 
 def test_augmentation_is_fixed_by_the_position_and_varies() -> None:
     samples = [make_sample(0, fake=False)]
-    stream = SampleStream(samples, 1, seed=4)
-    views = [stream.at(step)[0].image.tobytes() for step in range(60)]
-    assert views == [stream.at(step)[0].image.tobytes() for step in range(60)]
+    stream = SampleStream(samples, seed=4)
+    views = [stream.at(position).image.tobytes() for position in range(60)]
+    assert views == [stream.at(position).image.tobytes() for position in range(60)]
     assert len(set(views)) == 8
-    plain = SampleStream(samples, 1, seed=4, augment=False)
-    assert np.array_equal(plain.at(9)[0].image, samples[0].image)
+    plain = SampleStream(samples, seed=4, augment=False)
+    assert np.array_equal(plain.at(9).image, samples[0].image)
 
 
 def test_generation_learns_real_images_only_and_detection_is_balanced(mixed: MixedBatches) -> None:
@@ -291,4 +286,108 @@ def test_what_cannot_be_loaded_is_told(
             seed=0,
         )
     with pytest.raises(ValueError, match="rank must lie in"):
-        SampleStream(real, 1, seed=0, rank=2, world=2)
+        Share(rank=2, world=2)
+
+
+LIMITS = PackingLimits(
+    expected_num_tokens=120,
+    max_num_tokens=150,
+    max_num_tokens_per_sample=60,
+    prefer_buffer_before=80,
+    max_buffer_size=3,
+)
+EVEN = {"generation": 1.0, "real": 1.0, "fake": 1.0}
+
+
+def budgeted(
+    datasets: tuple[ShardDataset, ShardDataset],
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    *,
+    budget: Budget,
+    rank: int = 0,
+    world: int = 1,
+) -> MixedBatches:
+    return MixedBatches(
+        [datasets[0]],
+        [datasets[1]],
+        generation_per_step=1,
+        detection_per_step=2,
+        tokenizer=tokenizer,
+        config=config,
+        seed=5,
+        rank=rank,
+        world=world,
+        budget=budget,
+    )
+
+
+def test_packs_are_filled_by_tokens_that_were_counted_without_pictures(
+    datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
+) -> None:
+    """A caption that is dropped shortens its pack after it was planned: here none is."""
+    batches = budgeted(datasets, tokenizer, config, budget=Budget(1, LIMITS, ((0, EVEN),)))
+    batches._text_dropout = 0.0
+    plan = batches._composition
+    assert isinstance(plan, TokenBudget)
+    lengths = [batches.batch(step).sequence_length for step in range(20)]
+    counted = [
+        sum(plan._sizes[name](position) for name, position in plan.places(step))
+        for step in range(20)
+    ]
+    assert lengths == counted
+    # A pack ends early only where neither it nor the buffer had room for the next sample.
+    assert all(150 - 60 < length <= 150 for length in lengths)
+    assert len(set(lengths)) > 1
+
+
+def test_a_budget_loses_no_sample_and_every_pack_has_every_stream() -> None:
+    sizes = {
+        name: (lambda position, n=n: 7 + (13 * position + n) % 50) for n, name in enumerate(EVEN)
+    }
+    plan = TokenBudget(Budget(2, LIMITS, ((0, EVEN),)), sizes, Share(), seed=3)
+    read: dict[str, list[int]] = {name: [] for name in EVEN}
+    for step in range(60):
+        for name, position in plan.places(step):
+            read[name].append(position)
+        assert all(by_stream(plan.places(step), name) for name in EVEN)
+    for positions in read.values():
+        assert len(positions) == len(set(positions))
+        # What is not read yet waits for one of the next packs.
+        assert len(set(range(max(positions) + 1)) - set(positions)) <= LIMITS.max_buffer_size + 1
+
+
+def test_a_budget_resumes_anywhere_and_ranks_share_its_packs() -> None:
+    sizes = {name: (lambda position: 9 + position % 40) for name in EVEN}
+    budget = Budget(2, LIMITS, ((0, EVEN), (5, {"generation": 5.0, "fake": 1.0})))
+
+    def plan(rank: int = 0, world: int = 1) -> TokenBudget:
+        return TokenBudget(budget, sizes, Share(rank, world), seed=3)
+
+    alone = plan()
+    whole = [sorted(alone.places(step)) for step in range(12)]
+    assert sorted(plan().places(7)) == whole[7]
+    assert sorted(alone.places(2)) == whole[2]  # back again
+    pair = plan(0, 2), plan(1, 2)
+    for step, places in enumerate(whole):
+        assert sorted(place for part in pair for place in part.places(step)) == places
+    # The mixture from step 5 on has no real images to judge, and mostly some to generate.
+    later = Counter(name for places in whole[5:] for name, _ in places)
+    assert later["real"] == 0 and later["generation"] > later["fake"]
+
+
+def test_a_budget_that_cannot_be_kept_is_told(
+    datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
+) -> None:
+    with pytest.raises(ValueError, match="begins at step 0"):
+        Budget(1, LIMITS, ((3, EVEN),))
+    with pytest.raises(ValueError, match="from step 0: weights"):
+        Budget(1, LIMITS, ((0, {"generation": 0.0}),))
+    with pytest.raises(ValueError, match="2 packs cannot be shared by 3 workers"):
+        budgeted(
+            datasets, tokenizer, config, budget=Budget(2, LIMITS, ((0, EVEN),)), rank=0, world=3
+        )
+    short = replace(LIMITS, max_num_tokens_per_sample=20)
+    batches = budgeted(datasets, tokenizer, config, budget=Budget(1, short, ((0, EVEN),)))
+    with pytest.raises(ValueError, match="tokens, more than the 20 of the budget"):
+        batches.batch(0)

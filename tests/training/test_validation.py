@@ -11,8 +11,8 @@ import torch
 from pipeline.params import load_params
 from tests.training.miniature import Miniature, write_miniature
 from unigendet.data.answers import read_answers
-from unigendet.data.loader import Selection
 from unigendet.data.shards import ShardDataset
+from unigendet.data.streams import Selection
 from unigendet.data.tokenizer import Tokenizer
 from unigendet.inference import UniGenDet
 from unigendet.models.unified import UniGenDetModel

@@ -1,153 +1,47 @@
-"""Training batches as a function of (seed, step): shuffled, augmented, balanced, packed.
-
-A step takes `per_step` samples of an endless stream, epoch after epoch, each in its own order.
-Position p = step * per_step + i of the stream is a fixed sample with a fixed augmentation and fixed
-draws of noise. Ranks share the step's positions out, so that neither resuming nor the number of
-loading processes or ranks changes what is learnt, and every sample is seen exactly once per epoch.
-"""
+"""Training batches as a function of (seed, step): streams of samples, composed, planned, packed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from unigendet.config import ModelConfig
+from unigendet.data.composition import (
+    Budget,
+    Composition,
+    Counts,
+    Place,
+    Share,
+    TokenBudget,
+    by_stream,
+)
 from unigendet.data.packing import pack
 from unigendet.data.prompts import detection_plan, generation_plan, teacher_plan
 from unigendet.data.shards import ShardDataset
+from unigendet.data.streams import SampleStream, Selection, draw_generator
+from unigendet.data.token_counts import detection_tokens, generation_tokens
 from unigendet.data.tokenizer import Tokenizer
 from unigendet.types import AlignmentBatch, PackedBatch, Sample
 
 Batch = TypeVar("Batch")
 
-_ORDER, _AUGMENTATION, _NOISE = range(3)
-"""What a random stream is for; keeps streams of one seed apart."""
-
-
-@lru_cache(maxsize=32)
-def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """(count,) int64, the order in which epoch `epoch` visits `count` samples."""
-    order = np.random.default_rng([_ORDER, seed, epoch]).permutation(count)
-    order.setflags(write=False)
-    return order
-
-
-def draw_generator(seed: int, stream: int, position: int) -> torch.Generator:
-    """The source of every random number that packing draws for one position of a stream."""
-    state = np.random.SeedSequence([_NOISE, seed, stream, position]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-
-def dihedral(image: NDArray[np.uint8], symmetry: int) -> NDArray[np.uint8]:
-    """(H, W, 3) turned by `symmetry` % 4 quarters, and mirrored from 4 on; `symmetry` in 0..7."""
-    turned = np.rot90(image, symmetry % 4)
-    return np.ascontiguousarray(turned[:, ::-1] if symmetry >= 4 else turned)
-
-
-class Selection(Sequence[Sample]):
-    """The real, or the fake, samples of some sets, read when asked for.
-
-    `explanations` gives reference answers by key to samples that were stored without.
-    """
-
-    def __init__(
-        self,
-        datasets: Sequence[ShardDataset],
-        *,
-        fake: bool,
-        explanations: Mapping[str, str] | None = None,
-    ) -> None:
-        self._places = [
-            (dataset, position)
-            for dataset in datasets
-            for position, entry in enumerate(dataset.entries)
-            if entry.fake == fake
-        ]
-        self._explanations = dict(explanations or {})
-        if not self._places:
-            names = ", ".join(str(data.folder / data.name) for data in datasets) or "no set"
-            raise ValueError(f"no {'fake' if fake else 'real'} samples in {names}")
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, position: Any) -> Any:
-        dataset, place = self._places[position]
-        sample = dataset.sample(place)
-        explanation = self._explanations.get(sample.key)
-        return replace(sample, explanation=explanation) if explanation else sample
-
-
-class SampleStream:
-    """An endless, shuffled, augmented stream; a rank gets its part of each step's `per_step`."""
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        per_step: int,
-        *,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        augment: bool = True,
-    ) -> None:
-        if per_step < 1:
-            raise ValueError(f"per_step must be at least 1, got {per_step}")
-        if not 0 <= rank < world:
-            raise ValueError(f"rank must lie in 0..{world - 1} (world = {world}), got {rank}")
-        if per_step % world:
-            raise ValueError(
-                f"a step's {per_step} samples cannot be shared by {world} workers: choose a number "
-                f"that {world} divides, or another number of workers"
-            )
-        if not samples:
-            raise ValueError("there are no samples to draw batches from")
-        self._samples = samples
-        self._per_step = per_step
-        self._seed = seed
-        self._rank = rank
-        self._world = world
-        self._augment = augment
-
-    def positions(self, step: int) -> range:
-        """The positions of the stream that this rank reads at `step`."""
-        share = self._per_step // self._world
-        first = step * self._per_step + self._rank * share
-        return range(first, first + share)
-
-    def index(self, position: int) -> int:
-        """Which sample stands at a position of the stream."""
-        epoch, place = divmod(position, len(self._samples))
-        return int(epoch_order(len(self._samples), self._seed, epoch)[place])
-
-    def at(self, step: int) -> list[Sample]:
-        """The samples of one step."""
-        return [self._sample(position) for position in self.positions(step)]
-
-    def _sample(self, position: int) -> Sample:
-        sample: Sample = self._samples[self.index(position)]
-        if not self._augment:
-            return sample
-        rng = np.random.default_rng([_AUGMENTATION, self._seed, position])
-        return replace(sample, image=dihedral(sample.image, int(rng.integers(8))))
+GENERATION, REAL, FAKE = STREAMS = ("generation", "real", "fake")
+"""Real images to generate, real and fake images to judge; their order in a pack, and in seeds."""
 
 
 class MixedBatches:
     """Batches of generation and detection samples in one pack: what GDUF trains on.
 
-    Generation samples are real. Detection samples are half real and half fake. Numbers per step are
-    of all ranks together; each gets an equal part.
+    Generation samples are real. Numbers per step are of all ranks together.
 
     Args:
         real: sets whose real samples are used; fakes in them are passed over.
         fakes: sets whose fake samples are used.
+        detection_per_step: half of them real, half fake.
+        budget: fills packs by tokens; the numbers per step then only say which streams there are.
         explanations: reference answers by key, for real samples stored without.
         text_dropout: share of captions left out, in [0, 1].
         use_vae: whether the detector sees the generator's latents (SMSA).
@@ -165,6 +59,7 @@ class MixedBatches:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        budget: Budget | None = None,
         text_dropout: float = 0.1,
         use_vae: bool = True,
         explanations: Mapping[str, str] | None = None,
@@ -182,52 +77,78 @@ class MixedBatches:
         self._seed = seed
         self._text_dropout = text_dropout
         self._use_vae = use_vae
-        self._generation: SampleStream | None = None
-        self._detection: tuple[SampleStream, ...] = ()
-        real_samples = Selection(real, fake=False, explanations=explanations)
-        if generation_per_step:
-            self._generation = SampleStream(
-                real_samples, generation_per_step, seed=3 * seed, rank=rank, world=world
-            )
-        if detection_per_step:
-            half = detection_per_step // 2
-            fake_samples = Selection(fakes, fake=True)
-            self._detection = (
-                SampleStream(real_samples, half, seed=3 * seed + 1, rank=rank, world=world),
-                SampleStream(fake_samples, half, seed=3 * seed + 2, rank=rank, world=world),
-            )
+        half = detection_per_step // 2
+        per_step = {GENERATION: generation_per_step, REAL: half, FAKE: half}
+        per_step = {name: number for name, number in per_step.items() if number}
+        chosen = {False: Selection(real, fake=False, explanations=explanations)}
+        if half:
+            chosen[True] = Selection(fakes, fake=True)
+        self._streams = {
+            name: SampleStream(chosen[name == FAKE], seed=3 * seed + STREAMS.index(name))
+            for name in per_step
+        }
+        share = Share(rank, world)
+        self._composition: Composition = Counts(per_step, share)
+        if budget is not None:
+            most = budget.limits.max_num_tokens_per_sample
+            sizes = {name: self._sizes(name, chosen[name == FAKE], most) for name in per_step}
+            self._composition = TokenBudget(budget, sizes, share, seed=seed)
 
     def samples(self, step: int) -> tuple[list[Sample], list[Sample]]:
         """Generation and detection samples of one step, augmented."""
-        generation = self._generation.at(step) if self._generation else []
-        return generation, [sample for stream in self._detection for sample in stream.at(step)]
+        return self._read(self._composition.places(step))
 
     def batch(self, step: int) -> PackedBatch:
         """The pack of one step, with every draw that the step needs."""
-        generation, detection = self.samples(step)
-        return self._pack(generation, detection, self._generators(step))
+        places = self._composition.places(step)
+        return self._pack(*self._read(places), self._generators(places))
 
     def alignment_batch(self, step: int) -> AlignmentBatch:
         """The same pack beside the teacher's view of what it generates: what DIGA trains on."""
-        generation, detection = self.samples(step)
+        places = self._composition.places(step)
+        generation, detection = self._read(places)
         if not generation:
             raise ValueError("DIGA aligns generation samples: generation_per_step must be above 0")
-        generators = self._generators(step)
+        generators = self._generators(places)
         student = self._pack(generation, detection, generators)
         plans = [teacher_plan(sample, self._tokenizer, self._config) for sample in generation]
         own = generators[: len(plans)]
         teacher = pack(plans, self._config, self._tokenizer.markers, own)
         return AlignmentBatch(generation=student, teacher=teacher)
 
-    def _generators(self, step: int) -> list[torch.Generator]:
-        """One for each sample of a step, in the order of `samples`."""
-        streams = [self._generation, *self._detection]
-        return [
-            draw_generator(self._seed, number, position)
-            for number, stream in enumerate(streams)
-            if stream is not None
-            for position in stream.positions(step)
-        ]
+    def _read(self, places: Sequence[Place]) -> tuple[list[Sample], list[Sample]]:
+        read = {
+            name: [stream.at(position) for position in by_stream(places, name)]
+            for name, stream in self._streams.items()
+        }
+        return read.get(GENERATION, []), [*read.get(REAL, []), *read.get(FAKE, [])]
+
+    def _generators(self, places: Sequence[Place]) -> list[torch.Generator]:
+        """One for each sample, in the order of the places."""
+        return [draw_generator(self._seed, STREAMS.index(name), p) for name, p in places]
+
+    def _sizes(self, name: str, samples: Selection, most: int) -> Callable[[int], int]:
+        """By position of a stream, the tokens of its sample; each sample is counted once."""
+        known: dict[int, int] = {}
+
+        def size(position: int) -> int:
+            index = self._streams[name].index(position)
+            if index not in known:
+                outline = samples.outline(index)
+                known[index] = (
+                    generation_tokens(outline, self._tokenizer, self._config)
+                    if name == GENERATION
+                    else detection_tokens(outline, self._tokenizer, self._config, self._use_vae)
+                )
+                if known[index] > most:
+                    raise ValueError(
+                        f"a sample takes {known[index]} tokens, more than the {most} of the budget "
+                        f"({outline.width} x {outline.height} pixels, caption "
+                        f"{outline.caption[:60]!r}): raise max_num_tokens_per_sample"
+                    )
+            return known[index]
+
+        return size
 
     def _pack(
         self,

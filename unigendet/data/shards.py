@@ -261,11 +261,15 @@ class ShardDataset(Sequence[Sample]):
 
     def sample(self, position: int) -> Sample:
         """The sample at `position`, decoded."""
+        return Sample(image=decode_stored(self.image_file(position)), **self.fields(position))
+
+    def fields(self, position: int) -> dict[str, Any]:
+        """Every field of the sample at `position` but the image."""
         entry = self.manifest.samples[position]
-        fields = json.loads(self._read(entry, entry.meta_offset, entry.meta_size))
+        fields: dict[str, Any] = json.loads(self._read(entry, entry.meta_offset, entry.meta_size))
         if fields["key"] != entry.key:
             raise self._broken(entry)
-        return Sample(image=decode_stored(self.image_file(position)), **fields)
+        return fields
 
     def image_file(self, position: int) -> bytes:
         """The image at `position` as stored, encoded."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from unigendet.config import AutoencoderConfig, ResizeRule
-from unigendet.data.loader import SampleStream, draw_generator
+from unigendet.data.composition import Counts, Share
+from unigendet.data.streams import SampleStream, draw_generator
 from unigendet.data.transforms import to_pixels
 from unigendet.training.autoencoder import AutoencoderBatch
 from unigendet.types import Sample
@@ -42,7 +43,8 @@ class AutoencoderBatches:
                 f"crop is {crop}; it must be a multiple of {config.downsample}, the pixels of one "
                 "latent cell"
             )
-        self._stream = SampleStream(samples, per_step, seed=seed, rank=rank, world=world)
+        self._stream = SampleStream(samples, seed=seed)
+        self._composition = Counts({"real": per_step}, Share(rank, world))
         self._crop, self._config, self._resize = crop, config, resize
         self._steps, self._seed = steps, seed
 
@@ -50,10 +52,9 @@ class AutoencoderBatches:
         cells = self._crop // self._config.downsample
         shape = (self._config.latent_channels, cells, cells)
         pixels, noise = list[Tensor](), list[Tensor]()
-        places = zip(self._stream.positions(step), self._stream.at(step), strict=True)
-        for position, sample in places:
+        for _, position in self._composition.places(step):
             generator = draw_generator(self._seed, 0, position)
-            pixels.append(self._cut(sample, generator))
+            pixels.append(self._cut(self._stream.at(position), generator))
             noise.append(torch.randn(shape, generator=generator))
         progress = step / self._steps
         return AutoencoderBatch(torch.stack(pixels), torch.stack(noise), progress)

@@ -27,6 +27,7 @@ from torch import nn
 
 from unigendet import parallel
 from unigendet.config import OptimConfig
+from unigendet.data.loader import TrainingBatches
 from unigendet.data.tokenizer import Tokenizer
 from unigendet.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from unigendet.models.unified import UniGenDetModel
@@ -59,6 +60,7 @@ class TrainingSession:
         sharding: how several ranks hold the model: each the whole of it (`ddp`), or a part (`fsdp`,
             for `distribute` and `load`; what goes to `train` without them is whole).
         leader: whether this rank writes results; one of those that share `folder` has to.
+        loaders: processes that make a phase's batches ahead of time.
         on_log: gets every log row.
         on_progress: called after each checkpoint and each kept result, when `folder` is consistent.
     """
@@ -70,6 +72,7 @@ class TrainingSession:
         device: str | torch.device = "cpu",
         sharding: Literal["ddp", "fsdp"] = "ddp",
         leader: bool | None = None,
+        loaders: int = 0,
         on_log: Callable[[LogRow], None] = _nothing,
         on_progress: Callable[[Progress], None] = _nothing,
         say: Callable[[str], None] = print,
@@ -82,6 +85,7 @@ class TrainingSession:
         self.first_step_at: float | None = None
         """Unix time at which this process began its first step; None before it."""
         self._shards = sharding == "fsdp" and self.world > 1
+        self._loaders = loaders
         self._on_log = on_log
         self._on_progress = on_progress
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,17 +173,18 @@ class TrainingSession:
             self._say(f"{phase}: resumed from step {done} of {config.steps}")
         if self.first_step_at is None:
             self.first_step_at = time.time()
-        return train(
-            model,
-            objective,
-            batches,
-            config,
-            phase=phase,
-            checkpoint_dir=checkpoints,
-            on_log=self._log,
-            on_checkpoint=self._checkpointed,
-            device=self.device,
-        )
+        with TrainingBatches(batches, config.steps, num_workers=self._loaders) as ahead:
+            return train(
+                model,
+                objective,
+                ahead,
+                config,
+                phase=phase,
+                checkpoint_dir=checkpoints,
+                on_log=self._log,
+                on_checkpoint=self._checkpointed,
+                device=self.device,
+            )
 
     def _shard(self, model: UniGenDetModel, optim: OptimConfig) -> None:
         parallel.shard(model, device=self.device, bf16=optim.precision == "bf16")
