@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import cpu_step, detection, gpu_step
+from benchmarks import cpu_step, detection, gpu_step, loader
 from benchmarks.flops import pack_work
 from benchmarks.workload import Samples, markers, tiny
 from unigendet.data.packing import pack
@@ -63,3 +63,9 @@ def test_the_bar_of_the_cpu_step() -> None:
     assert work.parts["understanding expert"].active == 6 * layer
     assert work.parts["generation expert"].active == 6 * layer
     assert work.parts["generation expert"].tokens == 16 * 64
+
+
+def test_loader(capsys: pytest.CaptureFixture[str]) -> None:
+    loader.main(["--images", "6", "--rounds", "1", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["stream samples/s"] > 0 and figures["ratio"] > 0

@@ -53,7 +53,7 @@ def test_finished_stage(workspace: Path) -> None:
     timings = StageTimings.load(out)
     assert timings.attempts == 1
     assert 0.1 <= timings.phases["reading"] < 1
-    assert 0 < timings.startup_s <= timings.total_s - 0.1
+    assert 0 < timings.startup_s < timings.total_s - 0.05
     assert _states(workspace) == []
     assert _outputs(workspace) == ["shards"]
 
