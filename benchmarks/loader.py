@@ -41,7 +41,9 @@ def write_shards(folder: Path, count: int) -> None:
     write_photographs(photographs, range(count))
     with ShardWriter(folder, SET, shard_bytes=16 * 2**20, encoding=Encoding("jpeg", 95)) as writer:
         for path in sorted(photographs.iterdir()):
-            blank = Sample(path.stem, np.empty(0), path.stem, SET, "photographs", "", fake=False)
+            blank = Sample(
+                path.stem, np.empty(0, np.uint8), path.stem, SET, "photographs", "", fake=False
+            )
             image = np.asarray(centre_square(read_image(path), SIDE))
             writer.write(replace(blank, image=image))
 

@@ -3,7 +3,7 @@
     python -m benchmarks.sharding [--images 5000] [--json]
     python -m benchmarks.sharding --memory 2000 20000
 
-Both decode, cut out the centre square, scale it to 256 pixels and encode it as PNG. The stage also
+Both decode, cut out the centre square, scale it and encode it as PNG. The stage also
 checks, hashes, finds duplicates, and writes shards with an index; its rate is over these phases,
 Ray's start-up and its workers' apart. The loop runs before and after the stage, in processes that
 have started, on half of the images each time.
@@ -32,21 +32,20 @@ from benchmarks.process_tree import PeakMemory
 from benchmarks.report import show
 
 ROOT = Path(__file__).resolve().parents[1]
-SIDE = 256
 PROCESSES = 2
 PHASES = ("list", "read", "decide", "write")
 """Of the stage: what is held against the loop."""
 
 
-def compare(folder: Path, count: int) -> dict[str, object]:
+def compare(folder: Path, count: int, side: int) -> dict[str, object]:
     """Images a second of the loop and of the stage."""
     images = make_photographs(folder / f"images-{count}", count)
     paths = sorted(images.iterdir())
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-        pool.map(bare_loop, [paths[:4]] * PROCESSES)
-        loop_seconds = time_loop(pool, paths[: count // 2])
-        phases, counts, _ = run_stage(folder, images, count)
-        loop_seconds += time_loop(pool, paths[count // 2 :])
+        pool.starmap(bare_loop, [(paths[:4], side)] * PROCESSES)
+        loop_seconds = time_loop(pool, paths[: count // 2], side)
+        phases, counts, _ = run_stage(folder, images, count, side)
+        loop_seconds += time_loop(pool, paths[count // 2 :], side)
     seconds = sum(phases[name] for name in PHASES) - phases["workers"]
     stage, loop = counts["planned"] / seconds, count / loop_seconds
     return {
@@ -59,13 +58,13 @@ def compare(folder: Path, count: int) -> dict[str, object]:
     }
 
 
-def memory(folder: Path, sizes: Sequence[int]) -> dict[str, object]:
+def memory(folder: Path, sizes: Sequence[int], side: int) -> dict[str, object]:
     """Peak memory of the stage and all of its processes, by number of images."""
     figures: dict[str, object] = {}
     peaks = []
     for count in sorted(sizes):
         images = make_photographs(folder / f"images-{count}", count)
-        peaks.append(run_stage(folder, images, count, watch=True)[2])
+        peaks.append(run_stage(folder, images, count, side, watch=True)[2])
         figures[f"{count} images, MiB"] = peaks[-1] / 2**20
     return figures | {"largest to smallest": peaks[-1] / peaks[0]}
 
@@ -81,7 +80,7 @@ def make_photographs(folder: Path, count: int) -> Path:
     return folder
 
 
-def bare_loop(paths: Sequence[Path]) -> int:
+def bare_loop(paths: Sequence[Path], side: int) -> int:
     """What has to be done at least; bytes that came out."""
     total = 0
     for path in paths:
@@ -91,20 +90,21 @@ def bare_loop(paths: Sequence[Path]) -> int:
         left, top = (image.width - short) // 2, (image.height - short) // 2
         square = image.crop((left, top, left + short, top + short))
         buffer = io.BytesIO()
-        square.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(buffer, "PNG", compress_level=6)
+        square.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "PNG", compress_level=6)
         total += len(buffer.getvalue())
     return total
 
 
-def time_loop(pool: multiprocessing.pool.Pool, paths: Sequence[Path]) -> float:
+def time_loop(pool: multiprocessing.pool.Pool, paths: Sequence[Path], side: int) -> float:
     """Seconds that the pool's processes take for `paths` together."""
     began = time.perf_counter()
-    pool.map(bare_loop, [paths[start : start + 50] for start in range(0, len(paths), 50)], 1)
+    parts = [(paths[start : start + 50], side) for start in range(0, len(paths), 50)]
+    pool.starmap(bare_loop, parts, 1)
     return time.perf_counter() - began
 
 
 def run_stage(
-    folder: Path, images: Path, count: int, *, watch: bool = False
+    folder: Path, images: Path, count: int, side: int, *, watch: bool = False
 ) -> tuple[dict[str, float], dict[str, int], int]:
     """Seconds of each phase, counts of images and, where asked for, peak memory in bytes."""
     workspace = folder / f"workspace-{count}"
@@ -114,7 +114,7 @@ def run_stage(
     for key, value in {
         "source": "folder",
         "folder": json.dumps(str(images)),
-        "image_size": SIDE,
+        "image_size": side,
         "num_cpus": PROCESSES,
         "shard_mb": 64,
     }.items():
@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=5000, help="photographs to compare on")
     parser.add_argument("--memory", type=int, nargs="+", help="measure memory at these numbers")
+    parser.add_argument("--side", type=int, default=256, help="pixels of the stored images")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--folder", type=Path, help="keep the photographs there for another run")
     parser.add_argument("--make", action="store_true", help="make the photographs, and no more")
@@ -157,9 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 make_photographs(folder / f"images-{count}", count)
             return
         if options.memory:
-            figures = memory(folder, options.memory)
+            figures = memory(folder, options.memory, options.side)
         else:
-            figures = compare(folder, options.images)
+            figures = compare(folder, options.images, options.side)
     show(figures, as_json=options.json)
 
 

@@ -56,7 +56,7 @@ STAGES: tuple[StageSpec, ...] = (
         "pretrain_detector",
         "detector",
         ("shard", "pretrain_generator", "forge"),
-        ("seed", "pretrain_detector"),
+        ("seed", "data.degradations", "pretrain_detector"),
     ),
     StageSpec(
         "sweep",
@@ -64,6 +64,7 @@ STAGES: tuple[StageSpec, ...] = (
         ("shard", "forge", "pretrain_detector"),
         (
             "seed",
+            "data.degradations",
             "sweep",
             # Not the weights: the sweep looks for them, and a number given there is no news to it.
             "coevolve.teacher",
@@ -78,7 +79,7 @@ STAGES: tuple[StageSpec, ...] = (
         "coevolve",
         "model",
         ("shard", "forge", "pretrain_detector", "sweep"),
-        ("seed", "coevolve"),
+        ("seed", "data.degradations", "coevolve"),
     ),
     StageSpec(
         "evaluate",

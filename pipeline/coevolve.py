@@ -78,6 +78,7 @@ def coevolve(ctx: StageContext) -> None:
         use_vae=section.use_vae,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
+        degradations=ctx.params.data.degradations.config(),
     )
     job = CoevolveJob(ctx.inputs["pretrain_detector"], data, weights, section)
     finished = train_on_ray(ctx, train_rounds, job)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from unigendet.config import ModelConfig
     from unigendet.data.composition import Budget
+    from unigendet.data.degradations import Degradations
     from unigendet.data.loader import MixedBatches
     from unigendet.data.tokenizer import Tokenizer
     from unigendet.inference import UniGenDet
@@ -30,6 +31,8 @@ class DetectionData:
     text_dropout: float
     validation_images: int
     """Real images, and as many fakes, of each validation."""
+    degradations: Degradations
+    """What happens to the images that are trained on; validation sees them as they are."""
 
     def batches(
         self,
@@ -65,6 +68,7 @@ class DetectionData:
             text_dropout=self.text_dropout,
             use_vae=self.use_vae,
             explanations=read_answers(self.forged, "train"),
+            degradations=self.degradations,
         )
 
     def patches(self, config: ModelConfig, images: int) -> Tensor:

@@ -40,6 +40,7 @@ def pretrain_detector(ctx: StageContext) -> None:
         use_vae=section.use_vae,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
+        degradations=ctx.params.data.degradations.config(),
     )
     job = DetectorJob(ctx.inputs["pretrain_generator"], data, section)
     finished = train_on_ray(ctx, train_detector, job)

@@ -74,6 +74,7 @@ def sweep(ctx: StageContext) -> None:
         use_vae=coevolve.use_vae,
         text_dropout=coevolve.text_dropout,
         validation_images=section.validation_images,
+        degradations=ctx.params.data.degradations.config(),
     )
     with ctx.ray("ray.tune"):
         import ray

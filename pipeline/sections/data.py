@@ -6,9 +6,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.sections.base import Count, Fraction, Positive, Section
+from pipeline.sections.base import Count, Fraction, NonNegative, Positive, Section
+from unigendet.data.degradations import Degradations
 from unigendet.data.duplicates import MAX_DISTANCE
 from unigendet.data.encoding import Encoding
+
+
+class DegradationSection(Section):
+    """`unigendet.data.degradations.Degradations` as it is written in params.yaml."""
+
+    probability: Fraction
+    crop: Fraction
+    resize: Fraction
+    blur: NonNegative
+    noise: NonNegative
+    quality: Annotated[int, Field(ge=1, le=95)]
+
+    @model_validator(mode="after")
+    def _possible(self) -> DegradationSection:
+        self.config()
+        return self
+
+    def config(self) -> Degradations:
+        """The same values as the loader takes them."""
+        return Degradations(**self.model_dump())
 
 
 class DataSection(Section):
@@ -36,6 +57,8 @@ class DataSection(Section):
     """Blue Marble: distance of neighbouring training tiles; below `image_size` they overlap."""
     everyday_crops: Count
     """Crops taken of each everyday photograph."""
+    degradations: DegradationSection
+    """What happens to the images that detectors are trained on."""
 
     @model_validator(mode="after")
     def _fits(self) -> DataSection:

@@ -1,7 +1,8 @@
-"""The stage shard's two passes without Ray, and folders of images to run them on."""
+"""The stage shard's two passes outside of a stage, and folders of images to run them on."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
-from pipeline import shard_assembly, sharding
+from pipeline import shard_assembly, shard_parts, sharding
 from pipeline.params import load_params
 from pipeline.shard_assembly import write_shard
 from pipeline.shard_decisions import Counts
@@ -69,6 +70,7 @@ def context(folder: Path, **section: Any) -> Any:
         state=state,
         seed=0,
         said=said,
+        phases={},
         log=said.append,
         timed=lambda phase: nullcontext(),
         run=SimpleNamespace(log_metrics=lambda metrics, step: None),
@@ -91,5 +93,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def main(images: Path, folder: Path, how: str) -> None:
+    """Shard `images` into `folder` in small parts, `alone` or with `ray`, as a process to kill."""
+    shard_parts.IMAGES_PER_PART = 4
+    ctx = context(folder)
+    shutil.rmtree(ctx.out)
+    ctx.out.mkdir()
+    if how == "alone":
+        with without_ray():
+            write_shards(ctx, plan_of(images))
+    else:
+        from pipeline.cluster import ray_session
+
+        with ray_session(ctx.params, folder):
+            write_shards(ctx, plan_of(images))
+
+
 if __name__ == "__main__":
-    shard_folder(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -311,22 +310,3 @@ def test_labelled_files_that_give_the_class_away_stop_the_stage(tmp_path: Path) 
     audit_sets(ctx, sets, allowed=True, remedy="Do this")
     written = json.loads((ctx.out / "audit.json").read_text())
     assert list(written) == ["train"] and written["train"]["shortcut"]
-
-
-@pytest.mark.slow
-def test_ray_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.cluster import ray_session
-
-    monkeypatch.setattr(shard_parts, "IMAGES_PER_PART", 16)
-    images, workspace = tmp_path / "images", tmp_path / "workspace"
-    workspace.mkdir()
-    save_pictures(images, 150)
-    (images / "train" / "broken.png").write_bytes(b"no image")
-    _, alone = shard_folder(images, tmp_path / "alone")
-    together = context(tmp_path / "together")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with ray_session(load_params(ROOT / "params.yaml"), workspace):
-        counts = write_shards(together, plan_of(images))
-    assert counts.quarantined == 1 and counts.planned == 159
-    assert contents(together.out) == contents(alone.out)
-    assert os.listdir(together.out)

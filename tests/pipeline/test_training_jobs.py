@@ -16,6 +16,7 @@ from pipeline.generator import GeneratorJob, train_generator
 from pipeline.loss_weights import AlignmentWeights
 from pipeline.params import Params, load_params
 from tests.training.miniature import Miniature, write_miniature
+from unigendet.data.degradations import Degradations
 from unigendet.data.shards import ShardDataset
 from unigendet.models.pretrained import load_pretrained, save_pretrained
 from unigendet.training.alignment_head import without_alignment_head
@@ -48,7 +49,13 @@ def generator(
 @pytest.fixture(scope="module")
 def detection(data: Miniature) -> DetectionData:
     return DetectionData(
-        data.shards, data.forged, seed=0, use_vae=True, text_dropout=0.1, validation_images=4
+        data.shards,
+        data.forged,
+        seed=0,
+        use_vae=True,
+        text_dropout=0.1,
+        validation_images=4,
+        degradations=Degradations(0.5, 0.7, 0.5, 1.0, 5.0, 60),
     )
 
 

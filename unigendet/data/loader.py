@@ -18,6 +18,7 @@ from unigendet.data.composition import (
     TokenBudget,
     by_stream,
 )
+from unigendet.data.degradations import Degradations
 from unigendet.data.packing import pack
 from unigendet.data.prompts import detection_plan, generation_plan, teacher_plan
 from unigendet.data.shards import ShardDataset
@@ -43,6 +44,7 @@ class MixedBatches:
         detection_per_step: half of them real, half fake.
         budget: fills packs by tokens; the numbers per step then only say which streams there are.
         explanations: reference answers by key, for real samples stored without.
+        degradations: what images to judge go through, real and fake alike.
         text_dropout: share of captions left out, in [0, 1].
         use_vae: whether the detector sees the generator's latents (SMSA).
     """
@@ -63,6 +65,7 @@ class MixedBatches:
         text_dropout: float = 0.1,
         use_vae: bool = True,
         explanations: Mapping[str, str] | None = None,
+        degradations: Degradations | None = None,
     ) -> None:
         if min(generation_per_step, detection_per_step) < 0 or detection_per_step % 2:
             raise ValueError(
@@ -84,7 +87,12 @@ class MixedBatches:
         if half:
             chosen[True] = Selection(fakes, fake=True)
         self._streams = {
-            name: SampleStream(chosen[name == FAKE], seed=3 * seed + STREAMS.index(name))
+            name: SampleStream(
+                chosen[name == FAKE],
+                seed=3 * seed + STREAMS.index(name),
+                # Real and fake go through the same; images to generate through none.
+                degradations=None if name == GENERATION else degradations,
+            )
             for name in per_step
         }
         share = Share(rank, world)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unigendet.data.degradations import Degradations
 from unigendet.data.shards import ShardDataset
 from unigendet.types import Sample
 
@@ -97,12 +98,20 @@ class Selection(Sequence[Sample]):
 class SampleStream:
     """An endless, shuffled, augmented stream of `samples`: a function of seed and position."""
 
-    def __init__(self, samples: Sequence[Sample], *, seed: int, augment: bool = True) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        seed: int,
+        augment: bool = True,
+        degradations: Degradations | None = None,
+    ) -> None:
         if not samples:
             raise ValueError("there are no samples to draw batches from")
         self.samples = samples
         self._seed = seed
         self._augment = augment
+        self._degradations = degradations
 
     def index(self, position: int) -> int:
         """Which sample stands at a position of the stream."""
@@ -112,6 +121,9 @@ class SampleStream:
     def at(self, position: int) -> Sample:
         """The sample at a position, augmented."""
         sample: Sample = self.samples[self.index(position)]
+        if self._degradations is not None:
+            epoch = position // len(self.samples)
+            sample = self._degradations.apply(sample, seed=self._seed, epoch=epoch)
         if not self._augment:
             return sample
         rng = np.random.default_rng([_AUGMENTATION, self._seed, position])
