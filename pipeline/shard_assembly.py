@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.shard_parts import images_path
 from unigendet.data.encoding import Encoding
 from unigendet.data.manifest import SetRows, ShardEntry, put_sets, row_schema
-from unigendet.data.shards import SAMPLE_FIELDS, Tar, shard_path
+from unigendet.data.tars import SAMPLE_FIELDS, Tar, shard_path
 
 MEMBER_BYTES = 2048
 """About what a sample takes in a tar beside its image."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import QUARANTINE
-from unigendet.data.duplicates import find_duplicates
+from unigendet.data.duplicates import Duplicates, Ints, find_duplicates
 
 LEFT_OUT = "duplicates.jsonl"
 COMMONEST = 5
@@ -110,43 +110,32 @@ def decide(rows: Any, sets: Sequence[str], *, near_duplicates: int, planned: int
         distance=near_duplicates,
     )
     rank = np.array([sets.index(name) for name in names], dtype=np.int64)
-    group_rank = np.full(len(rows), len(sets), dtype=np.int64)
-    np.minimum.at(group_rank, found.group, rank)
-    home = group_rank[found.group]
+    home = _least_of_group(rank, found)
     # A group is called after its first real image, or its first where it has none.
-    named_after = np.full(len(rows), len(rows), dtype=np.int64)
-    real = np.flatnonzero(~fake)
-    np.minimum.at(named_after, found.group[real], real)
-    named_after = np.where(named_after < len(rows), named_after, np.arange(len(rows)))
-    stays = found.same_as < 0
-    moved = stays & (home != rank)
-    splits = rows.column("split").to_pylist()
-    home_split = {int(rank[place]): split for place, split in reversed(list(enumerate(splits)))}
+    place = np.arange(len(rows))
+    first_real = _least_of_group(np.where(fake, len(rows), place), found)
+    named_after = np.where(first_real < len(rows), first_real, found.group)
+    stays, moves = found.same_as < 0, home != rank
     columns = {
-        "set": [sets[place] for place in home.tolist()],
-        "source_id": [sources[place] for place in named_after[found.group].tolist()],
-        "split": [
-            home_split[place] if is_moved else split
-            for place, is_moved, split in zip(home.tolist(), moved, splits, strict=True)
-        ],
+        "set": [sets[at] for at in home.tolist()],
+        "source_id": [sources[at] for at in named_after.tolist()],
+        "split": _splits(rows.column("split").to_pylist(), rank, home),
     }
-    table = rows
     for name, values in columns.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, name, pyarrow.array(values, pyarrow.string()))
-    order = np.flatnonzero(stays)
-    order = order[np.argsort(home[order], kind="stable")]
-    kept = table.take(pyarrow.array(order)).combine_chunks()
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, name, pyarrow.array(values, pyarrow.string()))
+    order = place[stays][np.argsort(home[stays], kind="stable")]
+    kept = rows.take(pyarrow.array(order)).combine_chunks()
     _check_keys(kept)
     keys = rows.column("key").to_pylist()
     left_out = [
         {
-            "key": keys[place],
-            "set": names[place],
-            "same_as": keys[found.same_as[place]],
-            "same_as_set": columns["set"][found.same_as[place]],
+            "key": keys[at],
+            "set": names[at],
+            "same_as": keys[found.same_as[at]],
+            "same_as_set": columns["set"][found.same_as[at]],
         }
-        for place in np.flatnonzero(~stays).tolist()
+        for at in place[~stays].tolist()
     ]
     counts = Counts(
         planned=planned,
@@ -154,9 +143,25 @@ def decide(rows: Any, sets: Sequence[str], *, near_duplicates: int, planned: int
         left_out=len(left_out),
         quarantined=planned - len(rows),
         linked=len(found.linked),
-        moved=int(moved.sum()),
+        moved=int((stays & moves).sum()),
     )
     return Decisions(kept, counts, left_out)
+
+
+def _least_of_group(values: Ints, found: Duplicates) -> Ints:
+    """The smallest value in each one's group, (N,)."""
+    least = values.copy()
+    np.minimum.at(least, found.group, values)
+    return np.asarray(least[found.group])
+
+
+def _splits(splits: Sequence[str], rank: Ints, home: Ints) -> list[str]:
+    """Each image's split, that of its new set where it moves."""
+    of_set = {int(at): split for at, split in zip(rank, splits, strict=True)}
+    return [
+        split if here == there else of_set[there]
+        for split, here, there in zip(splits, rank.tolist(), home.tolist(), strict=True)
+    ]
 
 
 def _check_keys(rows: Any) -> None:

@@ -24,8 +24,8 @@ from unigendet.data.encoding import Encoding
 from unigendet.data.headers import HeaderFacts, header_facts
 from unigendet.data.image_files import ImageError, read_image_file
 from unigendet.data.manifest import file_sha256, original_columns, original_fields
-from unigendet.data.shards import SAMPLE_FIELDS, encode
 from unigendet.data.sources.base import Source, SourceItem
+from unigendet.data.tars import SAMPLE_FIELDS, encode
 from unigendet.data.whole_file import WholeFile, remove_partials
 
 IMAGES_PER_PART = 128

@@ -9,6 +9,7 @@ with the same bytes as an undisturbed one.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -100,7 +101,7 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
             shard_bytes=round(section.shard_mb * 2**20),
             encoding=encoding,
         )
-        (ctx.state / QUARANTINE).replace(ctx.out / QUARANTINE)
+        shutil.copyfile(ctx.state / QUARANTINE, ctx.out / QUARANTINE)
         write_lines(ctx.out / LEFT_OUT, decided.left_out)
         write_json(ctx.out / COUNTS, asdict(decided.counts))
     counts = decided.counts
@@ -108,7 +109,7 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
         f"{counts.planned} images planned = {counts.written} written + {counts.left_out} left out "
         f"(the same picture comes earlier) + {counts.quarantined} in quarantine"
     )
-    if counts.linked:
+    if counts.linked or counts.moved:
         ctx.log(
             f"{counts.linked} fakes look like a real image and share its source_id from now on; "
             f"{counts.moved} images moved to the set of their group"

@@ -34,7 +34,7 @@ def account(inputs: ReportInputs) -> Markup:
         ["planned", f"{counts['planned']}"],
     ]
     notes = []
-    if counts["linked"]:
+    if counts["linked"] or counts["moved"]:
         notes.append(
             f"{counts['linked']} fakes look like a real image; they share its source, and "
             f"{counts['moved']} images moved to the set of their source."

@@ -15,7 +15,8 @@ from unigendet.data.encoding import Encoding, decode_stored
 from unigendet.data.hashing import perceptual_hash, pixel_sha256
 from unigendet.data.headers import header_facts
 from unigendet.data.manifest import ShardError, file_sha256, read_index
-from unigendet.data.shards import ShardDataset, ShardWriter, encode
+from unigendet.data.shards import ShardDataset, ShardWriter
+from unigendet.data.tars import encode
 from unigendet.types import Sample
 
 

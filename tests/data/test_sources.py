@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from unigendet.data.image_files import ImageError
-from unigendet.data.shards import encode
 from unigendet.data.sources.base import read_all
 from unigendet.data.sources.everyday import PHOTOGRAPHS, EverydayPhotographs
 from unigendet.data.sources.folder import ImageFolder
+from unigendet.data.tars import encode
 
 
 def test_everyday_crops_are_disjoint_real_and_grouped_by_photograph() -> None:

@@ -96,8 +96,10 @@ class MixedBatches:
             for name in per_step
         }
         share = Share(rank, world)
-        self._composition: Composition = Counts(per_step, share)
-        if budget is not None:
+        self._composition: Composition
+        if budget is None:
+            self._composition = Counts(per_step, share)
+        else:
             most = budget.limits.max_num_tokens_per_sample
             sizes = {name: self._sizes(name, chosen[name == FAKE], most) for name in per_step}
             self._composition = TokenBudget(budget, sizes, share, seed=seed)
