@@ -33,6 +33,8 @@ from unigendet.config import ModelConfig
 from unigendet.data.packing import SamplePlan, pack
 from unigendet.models.unified import UniGenDetModel
 from unigendet.objectives import GdufObjective
+from unigendet.planning.memory import Machine, TrainingPhase, plan_memory
+from unigendet.planning.packs import shape_of
 from unigendet.sampling import Guidance, SamplerConfig, flow_steps, guidance_contexts
 from unigendet.types import PackedBatch
 
@@ -139,7 +141,21 @@ def training_figures(setting: Setting, peak: float | None) -> dict[str, object]:
         "peak TFLOP/s": None if peak is None else peak / 1e12,
         "MFU": None if peak is None else rate / peak,
         "peak memory GiB": _peak_memory(setting.device),
+        "planned memory GiB": planned_memory(setting, batch),
     }
+
+
+def planned_memory(setting: Setting, batch: PackedBatch) -> float | None:
+    """What `unigendet plan` would say of this step, for weights as the training loop has them."""
+    if not setting.autocast:
+        return None
+    phase = TrainingPhase("step", setting.config, (".*",), "bf16", shape_of(batch))
+    plan = plan_memory(phase, Machine(1, 2**40, "none", recompute=False))
+    absent = {"optimizer", "average", "autoencoder"}  # no optimizer, and latents are drawn
+    return max(
+        sum(size for part, size in plan.at(moment).items() if part not in absent) / 2**30
+        for moment in ("turn", "backward")
+    )
 
 
 def inference_figures(setting: Setting, answer_tokens: int) -> dict[str, object]:

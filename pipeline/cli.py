@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def plan(
 ) -> None:
     """Say what training a profile takes: memory of each GPU, whether it fits, checkpoints."""
     with errors_for_people():
+        if find_spec("pydantic") is None:
+            raise ValueError("params files need the pipeline: pip install 'unigendet[pipeline]'")
         from pipeline.params import load_params
         from pipeline.planning import plan_experiment
         from pipeline.profiles import find_profile

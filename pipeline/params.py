@@ -16,7 +16,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -47,6 +47,15 @@ class Params(Section):
     coevolve: CoevolveSection
     evaluate: EvaluateSection
     report: ReportSection
+
+    @model_validator(mode="after")
+    def _weights_come_from_somewhere(self) -> Params:
+        asked = self.coevolve.automatic()
+        if asked and not self.sweep.trials:
+            raise ValueError(
+                f"coevolve.{asked[0]} is auto, but sweep.trials is 0: give every weight a number"
+            )
+        return self
 
     def section_values(self, sections: Sequence[str]) -> dict[str, Any]:
         """The values of the named sections, or of keys in them (`a.b`), as JSON-able objects."""
@@ -99,7 +108,7 @@ def _explain(problem: Any) -> str:
     value = problem["input"]
     shown = "" if isinstance(value, dict) else f" (it is {value!r:.60})"
     names = _real_path(location)
-    return f"`{names}`: {problem['msg']}{shown}"
+    return f"`{names}`: {problem['msg']}{shown}" if names else str(problem["msg"])
 
 
 def _real_path(location: Sequence[str | int]) -> str:

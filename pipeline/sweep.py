@@ -67,6 +67,10 @@ class Trial:
 def sweep(ctx: StageContext) -> None:
     """Write `best.yaml` and `trials.json` into `ctx.out`; each trial has a nested MLflow run."""
     section, coevolve = ctx.params.sweep, ctx.params.coevolve
+    if not section.trials:
+        ctx.log("no trials: every weight is given in section coevolve")
+        write_json(ctx.out / TRIALS, {"rule": RULE, "trials": []})
+        return
     data = DetectionData(
         shards=ctx.inputs["shard"],
         forged=ctx.inputs["forge"],

@@ -121,6 +121,8 @@ def sweep_section(inputs: ReportInputs) -> Markup:
     if path is None:
         return Markup("")
     found = read_json(path)
+    if not found["trials"]:
+        return section("sweep", "The sweep", paragraph("Nothing was tried."), _in_force(inputs))
     trials = sorted(found["trials"], key=lambda t: (t["score"] is None, -(t["score"] or 0.0)))
     rows: list[list[Content]] = []
     for place, trial in enumerate(trials):

@@ -21,6 +21,8 @@ from pipeline.sections.generator import SampleGridSection
 AutoWeight = Literal["auto"] | NonNegative
 TeacherLayer = Literal["last", "last_input"] | CountOrZero
 
+_WEIGHTS = ("flow_weight", "det_weight", "text_weight", "align_weight", "tap_layer")
+
 
 class SweepSection(Section):
     """Short trials over the alignment weights, each range (lowest, highest) drawn on a log scale.
@@ -28,7 +30,8 @@ class SweepSection(Section):
     A trial is `gduf_steps` of GDUF and `diga_steps` of DIGA with the batches of section coevolve.
     """
 
-    trials: Count
+    trials: CountOrZero
+    """0 tries nothing: every weight of section coevolve must then be a number."""
     concurrent: Count
     gduf_steps: Count
     diga_steps: Count
@@ -90,3 +93,7 @@ class CoevolveSection(Section):
     fresh_fakes_guidance: NonNegative
     validation_images: Count
     samples: SampleGridSection
+
+    def automatic(self) -> list[str]:
+        """The weights that the sweep is to find."""
+        return [name for name in _WEIGHTS if getattr(self, name) == "auto"]

@@ -38,6 +38,7 @@ def test_gpu_step(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["generated images/s"] > 0
     if more:
         assert figures["MFU"] == pytest.approx(figures["TFLOP/s"])
+        assert 4 * 2 * figures["parameters"] / 2**30 < figures["planned memory GiB"]
     else:
         assert figures["MFU"] is None and figures["peak memory GiB"] is None
 

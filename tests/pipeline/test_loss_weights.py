@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline.loss_weights import AlignmentWeights, check_layer, load_best, resolve, save_best
 from pipeline.params import load_params
+from pipeline.report.training import sweep_section
 from pipeline.sections.coevolve import CoevolveSection
-from pipeline.sweep import Trial, best_trial, first_guess, score_of
+from pipeline.sweep import Trial, best_trial, first_guess, score_of, sweep
 
 ROOT = Path(__file__).parents[2]
 BEST = AlignmentWeights(
@@ -83,3 +87,17 @@ def test_the_first_trial_is_the_middle_of_every_range() -> None:
     assert guess["flow_weight"] == pytest.approx(1.0)
     assert guess["align_weight"] == pytest.approx(0.2)
     assert guess["tap_layer"] == 2
+
+
+def test_a_sweep_of_no_trials_leaves_the_weights_to_the_parameters(tmp_path: Path) -> None:
+    params = load_params(ROOT / "profiles" / "bagel-7b.yaml")
+    said: list[str] = []
+    stage: Any = SimpleNamespace(params=params, out=tmp_path, log=said.append)
+    sweep(stage)
+    assert json.loads((tmp_path / "trials.json").read_text())["trials"] == [] and said
+    weights, origin = resolve(params.coevolve, tmp_path / "best.yaml")
+    assert (weights.align_weight, weights.tap_layer) == (0.5, 7)
+    assert set(origin.values()) == {"params"}
+    folder = {"trials.json": tmp_path / "trials.json"}
+    inputs: Any = SimpleNamespace(params=params, file=lambda stage, name: folder.get(name))
+    assert "Nothing was tried" in str(sweep_section(inputs))

@@ -196,3 +196,12 @@ def test_without_a_base_both_parts_of_the_generator_are_trained(raw: Raw) -> Non
     raw["pretrain_generator"] |= {"base": "bagel"}
     raw["pretrain_generator"]["flow"]["optim"]["steps"] = 0
     parse_params(raw)
+
+
+def test_without_trials_every_weight_is_a_number(raw: Raw) -> None:
+    raw["sweep"]["trials"] = 0
+    with pytest.raises(ValueError, match=r"coevolve\.flow_weight is auto, but sweep\.trials is 0"):
+        parse_params(raw)
+    weights = ("flow_weight", "det_weight", "text_weight", "align_weight")
+    raw["coevolve"] |= {"tap_layer": 1, **dict.fromkeys(weights, 1.0)}
+    parse_params(raw)

@@ -119,3 +119,16 @@ def test_the_other_commands_are_there_too() -> None:
     result = CliRunner().invoke(app, ["--help"])
     for name in ("detect", "generate", "import", "export", "plan"):
         assert name in result.stdout
+
+
+def test_the_published_recipe_fits_on_eight_gpus_of_80_gib() -> None:
+    phases = planned("--profile", "bagel-7b", "--gpus", 8, "--memory", "80GiB")
+    assert list(phases) == ["gduf", "diga"]  # BAGEL is generator and detector to start with
+    gduf, diga = phases["gduf"], phases["diga"]
+    assert gduf["fits"] and diga["fits"] and gduf["machine"]["recompute"]
+    assert gduf["parameters"]["total"] + gduf["parameters"]["buffers"] == 14_623_562_850
+    assert gduf["disk"]["checkpoint"] == pytest.approx(234e9, rel=3e-3)
+    assert all(12_000 < phase["pack"]["tokens"] <= 16_384 for phase in phases.values())
+    assert "16 GPUs with fsdp" in str(
+        planned("--profile", "bagel-7b", "--gpus", 8, "--memory", "40GiB")["gduf"]["advice"]
+    )

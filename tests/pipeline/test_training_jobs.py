@@ -118,6 +118,20 @@ def test_the_detector_stage_leaves_the_generation_expert_as_it_was(
     assert not [n for n in learned if "moe_gen" in n or n.startswith(("vae2llm", "llm2vae"))]
 
 
+def test_a_detector_of_no_steps_is_the_generator(
+    params: Params, generator: TrainingSession, detection: DetectionData, tmp_path: Path
+) -> None:
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    start = generator.folder / "kept" / "generator"
+    section = params.pretrain_detector
+    optim = section.optim.model_copy(update={"steps": 0})
+    update = {"optim": optim, "whiten_patches": False}
+    train_detector(session, DetectorJob(start, detection, section.model_copy(update=update)))
+    result = load_pretrained(tmp_path / "kept" / "detector").model
+    assert not changed(load_pretrained(start).model, result)
+    assert rows(session) == []
+
+
 def test_gduf_trains_both_experts_and_diga_the_generator_alone(
     params: Params, detector: Path, detection: DetectionData, tmp_path: Path
 ) -> None:

@@ -18,11 +18,11 @@ def largest_pack(plan: MemoryPlan) -> int:
     Everything that depends on the pack grows in proportion to it.
     """
     empty = replace(plan.phase, pack=PackShape(), teacher_pack=PackShape())
-    without = moments(empty, plan.machine, plan.counts)
-    room = (plan.machine.memory - RESERVE) / (1 + FRAGMENTS) - sum(plan.always.values())
+    without = replace(plan, moments=moments(empty, plan.machine, plan.counts))
+    room = (plan.machine.memory - RESERVE) / (1 + FRAGMENTS)
     share = math.inf
-    for name, parts in plan.moments.items():
-        fixed, full = sum(without[name].values()), sum(parts.values())
+    for name in plan.moments:
+        fixed, full = sum(without.at(name).values()), sum(plan.at(name).values())
         if fixed > room:
             return 0
         if full > fixed:

@@ -1,16 +1,17 @@
 """The memory of one GPU in one training phase: what lies there always, and what at which moment.
 
-Always: float32 weights, their gradients (the loop keeps the last step's until the next backward),
-AdamW's two moments, the running average, DIGA's frozen teacher, the autoencoder, the fixed tables.
-With `fsdp` every GPU holds its share of all but the last two.
+Always: float32 weights, their gradients, AdamW's two moments, the running average, DIGA's frozen
+teacher, the autoencoder, the fixed tables. With `fsdp` every GPU holds its share of all but the
+last two.
 
-At a moment (the largest counts): weights as they are multiplied with, activations, gradients on
+At a moment (the fullest counts): weights as they are multiplied with, activations, gradients on
 their way. The moments are
 
     images      the autoencoder encodes the step's images
-    turn        the forward ends and the backward begins: all activations are kept
-    teacher     DIGA's teacher reads its images, beside the student's activations
-    backward    the first block's backward: activations are gone, one block is at work
+    forward     it ends: all activations are kept, and the last step's gradients not yet dropped
+    teacher     DIGA's teacher reads its images, beside all that
+    turn        the backward begins: gradients are dropped, one block is at work
+    backward    it reaches the first block: gradients are there, activations are gone
     exchange    gradients that belong to no block are shared out between GPUs
 
 Beyond all that: a fixed reserve for CUDA, cuBLAS and NCCL, and a share for fragments that no
@@ -80,22 +81,32 @@ class MemoryPlan:
     counts: ParameterCounts
     always: dict[str, int]
     moments: dict[str, dict[str, int]]
+    """What each has beside `always`, or instead of a part of it."""
 
     @property
     def moment(self) -> str:
         """When memory is fullest."""
-        return max(self.moments, key=lambda name: sum(self.moments[name].values()))
+        return max(self.moments, key=lambda name: sum(self.at(name).values()))
+
+    def at(self, moment: str) -> dict[str, int]:
+        """The tensors that are there at a moment; none for a moment that this phase has not."""
+        return self.always | self.moments[moment] if moment in self.moments else {}
+
+    def total_at(self, moment: str) -> int:
+        """The same in one number, with what lies between tensors and the reserve."""
+        tensors = sum(self.at(moment).values())
+        return tensors and int((1 + FRAGMENTS) * tensors) + RESERVE
 
     @property
     def parts(self) -> dict[str, int]:
         """Everything there at the fullest moment."""
-        parts = self.always | self.moments[self.moment]
-        fragments = int(FRAGMENTS * sum(parts.values()))
-        return parts | {"fragments": fragments, "reserve": RESERVE}
+        parts = self.at(self.moment)
+        between = self.total - RESERVE - sum(parts.values())
+        return parts | {"fragments": between, "reserve": RESERVE}
 
     @property
     def total(self) -> int:
-        return sum(self.parts.values())
+        return self.total_at(self.moment)
 
     @property
     def headroom(self) -> int:
@@ -153,26 +164,28 @@ def moments(
         "activations": acts.kept - acts.logits,
         "logits": acts.logits,
     }
+    block, message = _gradients_on_their_way(counts, machine, number.linear)
     found = {
         "images": {"working memory": encoding * phase.pack.pixels},
+        "forward": kept | {"working memory": reading(phase.config, phase.pack, number)},
         "turn": kept
-        | {"working memory": max(reading(phase.config, phase.pack, number), acts.gradients)},
+        | {"gradients": 0, "working memory": acts.working, "gradients on their way": block},
+        "backward": {
+            "weights at work": weights,
+            "working memory": acts.working,
+            "gradients on their way": block,
+        },
+        "exchange": {"gradients on their way": message},
     }
     if phase.teacher != "none":
         looking = max(
             encoding * phase.teacher_pack.pixels,
             masks(phase.teacher_pack) + reading(phase.config, phase.teacher_pack, number),
         )
-        # Both models' words, heads and blocks are gathered at that time.
-        both = 2 if phase.teacher == "frozen" and machine.sharding == "fsdp" else 1
-        found["teacher"] = kept | {"weights at work": both * weights, "working memory": looking}
-    block, message = _gradients_on_their_way(counts, machine, number.linear)
-    found["backward"] = {
-        "weights at work": weights,
-        "working memory": acts.working,
-        "gradients on their way": block,
-    }
-    found["exchange"] = {"gradients on their way": message}
+        found["teacher"] = kept | {"working memory": looking}
+        if phase.teacher == "frozen" and machine.sharding == "fsdp":
+            # What lies in no block of the student stays gathered until its backward.
+            found["teacher"]["weights at work"] = weights + number.linear * counts.root
     return found
 
 

@@ -30,6 +30,16 @@ _PARTS = (
 )
 
 
+_MOMENTS = {
+    "images": "images encoded",
+    "forward": "forward ends",
+    "teacher": "teacher reads",
+    "turn": "backward begins",
+    "backward": "backward ends",
+    "exchange": "gradients exchanged",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """One training phase: the GPUs' memory and the disk."""
@@ -52,7 +62,9 @@ def as_text(title: str, planned: Sequence[Planned]) -> str:
     names = [one.memory.phase.name for one in planned]
     present = [part for part in _PARTS if any(one.memory.parts.get(part) for one in planned)]
     lines += _table("what a GPU does", names, planned, _WORK)
-    lines += _table("GiB of a GPU", names, planned, [*map(_part, present), *_SUMS])
+    lines += _table("GiB of a GPU at its fullest", names, planned, [*map(_part, present), *_SUMS])
+    happening = [name for name in _MOMENTS if any(name in one.memory.moments for one in planned)]
+    lines += _table("GiB of a GPU as", names, planned, [*map(_moment, happening)])
     lines += _table("on the disk", names, planned, _DISK)
     lines += [_outcome(one.memory) for one in planned]
     return "\n".join([*lines, "", *_keeping(planned)])
@@ -98,7 +110,15 @@ def _billions(count: int) -> str:
 
 
 def _part(name: str) -> Row:
-    return name, lambda one: gib(one.memory.parts.get(name, 0))
+    return name, lambda one: _size(one.memory.parts.get(name, 0))
+
+
+def _moment(name: str) -> Row:
+    return _MOMENTS[name], lambda one: _size(one.memory.total_at(name))
+
+
+def _size(size: int) -> str:
+    return gib(size) if size else "-"
 
 
 def _yes(value: bool) -> str:
@@ -115,7 +135,7 @@ _WORK: Sequence[Row] = (
 )
 _SUMS: Sequence[Row] = (
     ("total", lambda one: gib(one.memory.total)),
-    ("fullest", lambda one: one.memory.moment),
+    ("fullest as", lambda one: _MOMENTS[one.memory.moment]),
     ("fits", lambda one: _yes(one.memory.fits)),
 )
 _DISK: Sequence[Row] = (
@@ -138,7 +158,7 @@ def _record(one: Planned) -> dict[str, Any]:
         "pack": asdict(plan.phase.pack) | {"tokens": plan.phase.pack.tokens},
         "teacher_pack": asdict(plan.phase.teacher_pack),
         "bytes": plan.parts,
-        "moments": plan.moments,
+        "moments": {name: plan.at(name) for name in plan.moments},
         "moment": plan.moment,
         "total": plan.total,
         "headroom": plan.headroom,
