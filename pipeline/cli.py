@@ -29,13 +29,13 @@ def plan(
     ] = "params.yaml",
     gpus: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
     sharding: Annotated[
-        ShardingChoice | None, typer.Option(help="By default fsdp on several GPUs.")
+        ShardingChoice | None, typer.Option(help="By default as the profile says of several GPUs.")
     ] = None,
     recompute: Annotated[
         bool | None,
         typer.Option(
             "--recompute/--no-recompute",
-            help="Make activations anew in the backward; by default where a phase needs it.",
+            help="Make activations anew in the backward; by default as the profile says.",
         ),
     ] = None,
     caption_tokens: Annotated[int, typer.Option(min=0, help="Words of a caption.")] = 64,
@@ -55,12 +55,13 @@ def plan(
 
         size = parse_size(memory)
         params = load_params(find_profile(profile, Path.cwd()))
+        several = ShardingChoice(params.cluster.sharding) if gpus > 1 else ShardingChoice.NONE
         planned = plan_experiment(
             params,
             Texts(caption=caption_tokens, answer=answer_tokens),
             gpus=gpus,
             memory=size,
-            sharding=(sharding or (ShardingChoice.FSDP if gpus > 1 else ShardingChoice.NONE)).value,
+            sharding=(sharding or several).value,
             recompute=recompute,
         )
     title = Path(profile).stem

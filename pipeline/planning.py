@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.params import Params
 from pipeline.sections.base import OptimSection
+from unigendet.data.composition import Share
 
 if TYPE_CHECKING:
-    from unigendet.planning.memory import MemoryPlan, Sharding, TrainingPhase
+    from unigendet.planning.memory import Sharding, TrainingPhase
     from unigendet.planning.packs import Texts
     from unigendet.planning.show import Planned
 
@@ -23,54 +24,64 @@ def plan_experiment(
     gpus: int,
     memory: int,
     sharding: Sharding,
-    recompute: bool | None,
+    recompute: bool | None = None,
 ) -> list[Planned]:
     """Memory and disk of every phase that trains the model (the autoencoder's is left out).
 
     Args:
         memory: bytes of one GPU.
-        recompute: whether blocks are recomputed; None where a phase would not fit without it.
+        recompute: whether blocks are recomputed; None as the profile says of each phase.
     """
     from unigendet.planning.checkpoints import plan_checkpoints
+    from unigendet.planning.memory import Machine, plan_memory
     from unigendet.planning.parameters import count_autoencoder
     from unigendet.planning.show import Planned
 
     planned = []
-    for phase in training_phases(params, texts):
-        plan = _plan(phase, gpus, memory, sharding, recompute)
+    for phase, recomputed in training_phases(params, texts, gpus):
+        again = recomputed if recompute is None else recompute
+        plan = plan_memory(phase, Machine(gpus, memory, sharding, again))
         autoencoder = count_autoencoder(phase.config.vae)
         disk = plan_checkpoints(plan.counts, autoencoder, CHECKPOINTS_AT_ONCE)
         planned.append(Planned(plan, disk))
     return planned
 
 
-def training_phases(params: Params, texts: Texts) -> list[TrainingPhase]:
+def training_phases(
+    params: Params, texts: Texts, gpus: int = 1
+) -> list[tuple[TrainingPhase, bool]]:
     """Generator, detector, GDUF and DIGA, as the sections of `params` have them, less those of no
-    steps; batches are those of one rank."""
+    steps, each with the part of a batch that one of `gpus` has; and whether blocks are recomputed.
+
+    Raises ValueError where a batch cannot be shared equally, as training would.
+    """
     flow, detector, coevolve = (
         params.pretrain_generator.flow,
         params.pretrain_detector,
         params.coevolve,
     )
-    phases = [_phase(params, texts, "generator", flow.optim, flow.batch_size)]
+    share = Share(0, gpus)
+
+    def part(number: int) -> int:
+        return len(share.of(number, "samples"))
+
+    found = [_phase(params, texts, "generator", flow.optim, part(flow.batch_size))]
     for name, section, use_vae, teacher in (
         ("detector", detector, detector.use_vae, "none"),
         ("gduf", coevolve.gduf, coevolve.use_vae, "none"),
         ("diga", coevolve.diga, coevolve.use_vae, coevolve.teacher),
     ):
-        phases.append(
-            _phase(
-                params,
-                texts,
-                name,
-                section.optim,
-                section.generation_per_step,
-                section.detection_per_step,
-                use_vae,
-                teacher,
+        if section.token_budget is not None:
+            raise ValueError(
+                f"the plan counts samples, and {name} has a token_budget: set it to null, and the "
+                "numbers per step to what one of its packs holds"
             )
+        generation = part(section.generation_per_step)
+        detection = 2 * part(section.detection_per_step // 2)
+        found.append(
+            _phase(params, texts, name, section.optim, generation, detection, use_vae, teacher)
         )
-    return [phase for phase in phases if phase is not None]
+    return [phase for phase in found if phase is not None]
 
 
 def _phase(
@@ -82,7 +93,7 @@ def _phase(
     detection: int = 0,
     use_vae: bool = True,
     teacher: Any = "none",
-) -> TrainingPhase | None:
+) -> tuple[TrainingPhase, bool] | None:
     from unigendet.planning.memory import TrainingPhase
     from unigendet.planning.packs import PackShape, teacher_pack, training_pack
 
@@ -91,7 +102,7 @@ def _phase(
     aligned = teacher != "none"
     config = params.model.config(params.shard.vocab_size, alignment_head=aligned)
     size = params.data.image_size
-    return TrainingPhase(
+    phase = TrainingPhase(
         name=name,
         config=config,
         trainable=optim.trainable,
@@ -107,14 +118,4 @@ def _phase(
         teacher=teacher,
         teacher_pack=teacher_pack(config, size, generation, texts) if aligned else PackShape(),
     )
-
-
-def _plan(
-    phase: TrainingPhase, gpus: int, memory: int, sharding: Sharding, recompute: bool | None
-) -> MemoryPlan:
-    from unigendet.planning.memory import Machine, plan_memory
-
-    plan = plan_memory(phase, Machine(gpus, memory, sharding, bool(recompute)))
-    if recompute is None and not plan.fits:
-        return plan_memory(phase, Machine(gpus, memory, sharding, recompute=True))
-    return plan
+    return phase, optim.recompute

@@ -89,7 +89,8 @@ class ShardSection(Section):
     allow_codec_shortcut: bool
     """Go on although the files' headers tell real from fake. The report shows it."""
     vocab_size: Annotated[int, Field(ge=260)]
-    """Entries of the tokenizer that is trained on the captions and prompts, markers included."""
+    """Entries of the tokenizer that is trained on the captions and prompts, markers included. A
+    base model brings its own; this is then the size of its table, for `unigendet plan`."""
 
     def encoding(self) -> Encoding:
         """The same values as the shards take them."""

@@ -11,9 +11,12 @@ import torch
 from pipeline.base_model import check_base
 from pipeline.generator import GeneratorJob, train_generator
 from pipeline.params import Params, load_params
+from tests.models.published import write_json
+from tests.models.test_published_config import QWEN, SIGLIP
 from tests.training.miniature import Miniature, write_miniature
 from unigendet.data.tokenizer import Tokenizer, train_tokenizer
 from unigendet.models.pretrained import load_pretrained, save_pretrained
+from unigendet.models.published_config import read_published_config
 from unigendet.models.unified import UniGenDetModel
 from unigendet.models.vae import LatentAutoencoder
 from unigendet.training.session import TrainingSession
@@ -83,6 +86,13 @@ def test_with_steps_flow_goes_on_from_the_base(
     before = start.model.float().state_dict()
     moved = {n for n, v in result.model.state_dict().items() if not torch.equal(v, before[n])}
     assert "llm2vae.weight" in moved and not any(n.startswith("vit_model") for n in moved)
+
+
+def test_profile_bagel_7b_is_the_published_model(tmp_path: Path) -> None:
+    write_json(tmp_path / "llm_config.json", QWEN)
+    write_json(tmp_path / "vit_config.json", SIGLIP)
+    params = load_params(Path(__file__).parents[2] / "profiles" / "bagel-7b.yaml")
+    assert params.model.config(params.shard.vocab_size) == read_published_config(tmp_path)
 
 
 def test_a_base_of_other_shapes_is_refused_before_anything_starts(

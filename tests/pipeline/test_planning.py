@@ -35,7 +35,7 @@ def tiny() -> Params:
 
 def test_phases_are_those_of_the_params_file() -> None:
     params = tiny()
-    phases = {phase.name: phase for phase in training_phases(params, Texts())}
+    phases = {phase.name: phase for phase, _ in training_phases(params, Texts())}
     assert list(phases) == ["generator", "detector", "gduf", "diga"]
     diga = params.coevolve.diga
     assert phases["diga"].trainable == diga.optim.trainable
@@ -55,21 +55,28 @@ def test_tables_name_every_phase_and_what_fits() -> None:
     assert "gduf fits" in run("--profile", "tiny", "--memory", "16GiB").stdout
 
 
-def test_recomputation_where_it_is_needed_or_as_asked() -> None:
+def test_recomputation_as_the_profile_says_or_as_asked() -> None:
     def recomputed(*more: str) -> bool:
-        return bool(planned("--profile", "gpu-256", *more)["gduf"]["machine"]["recompute"])
+        return bool(planned("--memory", "80GiB", *more)["gduf"]["machine"]["recompute"])
 
-    assert not recomputed("--memory", "80GiB")
-    assert recomputed("--memory", "16GiB")
-    assert recomputed("--memory", "80GiB", "--recompute")
-    assert not recomputed("--memory", "16GiB", "--no-recompute")
+    assert not recomputed("--profile", "gpu-256")
+    assert recomputed("--profile", "gpu-256", "--recompute")
+    assert recomputed("--profile", "bagel-7b", "--gpus", "8")
+    assert not recomputed("--profile", "bagel-7b", "--gpus", "8", "--no-recompute")
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_told() -> None:
+    result = run("--profile", "bagel-7b", "--gpus", "3", "--memory", "80GiB")
+    assert result.exit_code == 1
+    assert "cannot be shared by 3 workers" in result.stderr
 
 
 def test_sharding_divides_what_ddp_repeats() -> None:
     several = ("--profile", ROOT / "profiles" / "tiny.yaml", "--memory", "8GiB", "--gpus", 2)
-    shared, whole = planned(*several), planned(*several, "--sharding", "ddp")
+    shared, whole = planned(*several, "--sharding", "fsdp"), planned(*several)
     for name, phase in shared.items():
         assert phase["machine"]["sharding"] == "fsdp"
+        assert whole[name]["machine"]["sharding"] == "ddp"  # as the profile says
         share = phase["bytes"]["optimizer"] / whole[name]["bytes"]["optimizer"]
         assert share == pytest.approx(0.5, rel=0.01)
     longer = planned(*several, "--answer-tokens", 200, "--caption-tokens", 100)
