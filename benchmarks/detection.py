@@ -41,7 +41,7 @@ def detect(
     tokens: int,
 ) -> Answers:
     """Judge the contexts' images and explain each verdict in exactly `tokens` tokens."""
-    cache = read_contexts(model, vae, marks, contexts)
+    cache = read_contexts(model, vae, marks, contexts, room=max(1, tokens))
     endless = replace(marks, eos=-1)  # no token has this id, so no answer ends early
     return decode_answers(model, cache, endless, DecodingConfig(max_tokens=tokens))
 

@@ -114,7 +114,8 @@ class UniGenDet:
                 )
                 for index, image in enumerate(batch)
             ]
-            cache = read_contexts(self.model, self.vae, markers, contexts)
+            room = max(1, decoding.max_tokens)
+            cache = read_contexts(self.model, self.vae, markers, contexts, room=room)
             answers = decode_answers(self.model, cache, markers, decoding)
             _refuse_not_finite(answers.det_logits)
             for score, ids in zip(answers.scores.tolist(), answers.ids, strict=True):

@@ -188,12 +188,24 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> T
     Key/value head j serves query heads `j g .. j g + g - 1`; scale 1 / sqrt(D).
     """
     k, v = k.to(q.dtype), v.to(q.dtype)
-    if q.shape[2] == 1:
-        # One token, as in decoding: the g heads of a group become g queries of one head, so that
-        # its keys and values are read once, not g times.
-        grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # (B, kv heads, g, D)
-        return _attention(grouped, k, v, mask).reshape(q.shape)
-    return _attention(q, k, v, mask)
+    if q.shape[2] != 1:
+        return _attention(q, k, v, mask)
+    # One token, as in decoding: the g heads of a group become g queries of one head, so that its
+    # keys and values are read once, not g times.
+    grouped = q.reshape(*k.shape[:2], -1, q.shape[3])  # (B, kv heads, g, D)
+    if q.device.type == "cpu" and q.dtype == torch.float32:
+        return _few_queries(grouped, k, v, mask).view(q.shape)
+    return _attention(grouped, k, v, mask).reshape(q.shape)
+
+
+def _few_queries(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """`_attention` as two plain products: the fused kernel is made for more queries a head."""
+    with torch.autocast("cpu", enabled=False):
+        flat = q.flatten(0, 1) * q.shape[3] ** -0.5  # (B * kv heads, g, D)
+        scores = torch.bmm(flat, k.flatten(0, 1).transpose(1, 2)).view(*q.shape[:3], -1)
+        if mask is not None:
+            scores += mask
+        return torch.bmm(scores.softmax(3).flatten(0, 1), v.flatten(0, 1))
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -100,11 +100,11 @@ class KVCache:
         )
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` entries; capacity doubles, so that appending stays cheap."""
+        """Make room for `length` entries; growing by a quarter keeps appending cheap."""
         capacity = self.valid.shape[1]
         if length <= capacity:
             return
-        grow = max(length, 2 * capacity) - capacity
+        grow = max(length - capacity, capacity // 4)
         # Zeros, as masked entries still take part in products: 0 * anything finite is 0.
         self.keys = [F.pad(key, (0, 0, 0, grow)) for key in self.keys]
         self.values = [F.pad(value, (0, 0, 0, grow)) for value in self.values]
@@ -136,6 +136,8 @@ class CachedAttention:
         self.start, self.end = cache.length, cache.length + query.width
         cache.reserve(self.end)
         self.bias = self._bias(dtype)
+        # Whether the tokens lie as the blocks do, none missing, as in every step of decoding.
+        self.in_order = query.causal and query.places.shape[0] == query.filled.numel()
 
     def _bias(self, dtype: torch.dtype) -> Tensor | None:
         """(B, 1, Q, cache + Q) additive; None where every entry is visible."""
@@ -159,10 +161,12 @@ class CachedAttention:
         out = grouped_attention(
             self._padded(q), keys[:, :, : self.end], values[:, :, : self.end], self.bias
         )
-        return out.transpose(1, 2).flatten(0, 1).index_select(0, self.query.places)
+        rows = out.transpose(1, 2).flatten(0, 1)
+        return rows if self.in_order else rows.index_select(0, self.query.places)
 
     def _padded(self, x: Tensor) -> Tensor:
         """Token rows (N, heads, D) -> (B, heads, Q, D), zeros where a block is shorter."""
         batch, width = self.query.filled.shape
-        padded = x.new_zeros(batch * width, *x.shape[1:]).index_copy_(0, self.query.places, x)
-        return padded.view(batch, width, *x.shape[1:]).transpose(1, 2)
+        if not self.in_order:
+            x = x.new_zeros(batch * width, *x.shape[1:]).index_copy_(0, self.query.places, x)
+        return x.view(batch, width, *x.shape[1:]).transpose(1, 2)

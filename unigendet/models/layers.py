@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 _FREQUENCIES = 128
+_FEW_ROWS = range(16, 257)
+"""Where a CPU's product of rows and weights gains by having the weights first."""
 
 
 def run_block(block: nn.Module, recompute: bool, *args: Any) -> Any:
@@ -36,18 +38,38 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
+class WideLinear(nn.Linear):
+    """A linear layer without bias for rows (N, dim), quick also where a CPU decodes few of them.
+
+    `weight @ x.T` has the longer side first: up to half as fast again as `x @ weight.T`.
+    """
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__(dim, out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] in _FEW_ROWS and x.device.type == "cpu" and not torch.is_grad_enabled():
+            return (self.weight @ x.t()).t()
+        return super().forward(x)
+
+
 class GatedMLP(nn.Module):
     """`down(silu(gate(x)) * up(x))`, no biases."""
 
     def __init__(self, dim: int, inner: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(dim, inner, bias=False)
-        self.up_proj = nn.Linear(dim, inner, bias=False)
-        self.down_proj = nn.Linear(inner, dim, bias=False)
+        self.gate_proj = WideLinear(dim, inner)
+        self.up_proj = WideLinear(dim, inner)
+        self.down_proj = WideLinear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return hidden
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if torch.is_grad_enabled():
+            hidden = F.silu(gate) * up
+        else:  # in place: these are the largest activations, and fresh memory costs more than maths
+            hidden = F.silu(gate, inplace=True).mul_(up)
+        out: Tensor = self.down_proj(hidden)
+        return out
 
 
 class GeluMLP(nn.Module):

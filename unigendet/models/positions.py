@@ -56,11 +56,19 @@ def rope(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Ten
     """cos and sin of the rotary angles, each (N, head_dim) float32, the two halves repeated."""
     exponent = torch.arange(0, head_dim, 2, device=position_ids.device) / head_dim
     angle = position_ids.float()[:, None] * theta**-exponent  # (N, head_dim / 2)
-    angle = torch.cat([angle, angle], dim=1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], dim=1), torch.cat([sin, sin], dim=1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x (N, heads, D) by the angles (N, 1, D): `x cos + [-x2, x1] sin`."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+def rotary(
+    position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """What `rotate` takes: cos, and sin with its first half negated, each (N, 1, head_dim)."""
+    cos, sin = rope(position_ids, head_dim, theta)
+    sin[:, : head_dim // 2].neg_()
+    return cos[:, None].to(dtype), sin[:, None].to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """Rotate x (N, heads, D) by the angles of `rotary`: `x cos + [-x2, x1] sin`."""
+    return (x * cos).addcmul_(x.roll(x.shape[2] // 2, dims=2), signed_sin)

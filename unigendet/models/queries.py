@@ -21,6 +21,7 @@ from unigendet.types import AttentionPlan, Markers, moved
 
 Shape = tuple[int, int]
 _NO_IDS = torch.zeros(0, dtype=torch.int64)
+_NO_IMAGES = plan_images([])
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def _query(
         text_ids=text_ids,
         vit_tokens=torch.zeros(0, 0),
         vit_position_ids=_NO_IDS,
-        vit_attention=plan_images([]),
+        vit_attention=_NO_IMAGES,
         x_t=torch.zeros(0, 0),
         timesteps=torch.zeros(0),
         latent_images=_NO_IDS,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unigendet.config import TransformerConfig
 from unigendet.models.attention import Attend
 from unigendet.models.layers import GatedMLP, RMSNorm, run_block
-from unigendet.models.positions import rope, rotate
+from unigendet.models.positions import rotary, rotate
 from unigendet.types import HiddenState
 
 
@@ -128,9 +128,9 @@ class TwoExpertTransformer(nn.Module):
                 f"The model has layers 0 to {depth - 1}; cannot run {wanted} of them and tap "
                 f"{sorted(taps)}."
             )
-        cos, sin = rope(position_ids, self.config.head_dim, self.config.rope_theta)
-        dtype = hidden.und.dtype
-        angles = cos[:, None].to(dtype), sin[:, None].to(dtype)  # (N, 1, D)
+        angles = rotary(
+            position_ids, self.config.head_dim, self.config.rope_theta, hidden.und.dtype
+        )
         und, gen = hidden.und, hidden.gen
         tapped: dict[int, HiddenState] = {}
         for index in range(wanted):
