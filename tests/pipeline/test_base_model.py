@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from pipeline.base_model import check_base
-from pipeline.generator import GeneratorJob, train_generator
+from pipeline.generator import GeneratorJob, pretrain_generator, train_generator
 from pipeline.params import Params, load_params
 from tests.models.published import write_json
 from tests.models.test_published_config import QWEN, SIGLIP
@@ -105,5 +107,8 @@ def test_a_base_of_other_shapes_is_refused_before_anything_starts(
         check_base(base, other)
     assert "model.timestep_shift is 3.0, there 1.0" in str(error.value)
     assert "hidden_size" not in str(error.value)
+    generator = params.pretrain_generator.model_copy(update={"base": str(tmp_path / "nowhere")})
+    asked = params.model_copy(update={"pretrain_generator": generator})
+    stage: Any = SimpleNamespace(params=asked, seed=0, inputs={"shard": tmp_path})
     with pytest.raises(ValueError, match="there is no such folder"):
-        check_base(tmp_path / "nowhere", params.model)
+        pretrain_generator(stage)

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.params import Params, load_params
 from pipeline.planning import training_phases
+from unigendet.models.unified import UniGenDetModel
+from unigendet.planning.memory import Machine, plan_memory
 from unigendet.planning.packs import Texts
+from unigendet.training.optim import select_trainable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +48,18 @@ def test_phases_are_those_of_the_params_file() -> None:
     assert phases["diga"].teacher_pack.samples == diga.generation_per_step
     assert phases["diga"].config.alignment_head and not phases["gduf"].config.alignment_head
     assert phases["generator"].pack.vit == 0 < phases["detector"].pack.vit
+
+
+@pytest.mark.parametrize("profile", ["tiny", "gpu-256", "bagel-7b"])
+def test_what_stays_is_counted_to_the_byte_for_every_profile(profile: str) -> None:
+    params = load_params(ROOT / "profiles" / f"{profile}.yaml")
+    for phase, _ in training_phases(params, Texts()):
+        with torch.device("meta"):
+            model = UniGenDetModel(phase.config)
+        learning = select_trainable(model, phase.trainable).values()
+        always = plan_memory(phase, Machine(1, 2**40, "none", recompute=False)).always
+        assert always["parameters"] == sum(4 * p.numel() for p in model.parameters())
+        assert always["average"] == sum(4 * p.numel() for p in learning)
 
 
 def test_tables_name_every_phase_and_what_fits() -> None:

@@ -8,9 +8,9 @@ At a moment (the fullest counts): weights as they are multiplied with, activatio
 their way. The moments are
 
     images      the autoencoder encodes the step's images
-    forward     it ends: all activations are kept, and the last step's gradients not yet dropped
+    forward     it ends: all activations are kept
     teacher     DIGA's teacher reads its images, beside all that
-    turn        the backward begins: gradients are dropped, one block is at work
+    turn        the backward begins: one block is at work
     backward    it reaches the first block: gradients are there, activations are gone
     exchange    gradients that belong to no block are shared out between GPUs
 
@@ -159,17 +159,18 @@ def moments(
     )
     weights = _weights_at_work(counts, machine, phase.precision)
     encoding = _ENCODING * phase.config.vae.base_channels
-    kept = {
+    # The last step's gradients are gone before a forward begins.
+    none = {"gradients": 0}
+    kept = none | {
         "weights at work": weights,
         "activations": acts.kept - acts.logits,
         "logits": acts.logits,
     }
     block, message = _gradients_on_their_way(counts, machine, number.linear)
     found = {
-        "images": {"working memory": encoding * phase.pack.pixels},
+        "images": none | {"working memory": encoding * phase.pack.pixels},
         "forward": kept | {"working memory": reading(phase.config, phase.pack, number)},
-        "turn": kept
-        | {"gradients": 0, "working memory": acts.working, "gradients on their way": block},
+        "turn": kept | {"working memory": acts.working, "gradients on their way": block},
         "backward": {
             "weights at work": weights,
             "working memory": acts.working,

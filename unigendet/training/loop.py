@@ -134,12 +134,13 @@ def train(
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
+        # Before the forward: the last step's gradients need not lie beside this one's activations.
+        optimizer.zero_grad(set_to_none=True)
         batch = batches(step)
         batch = batch.to(device) if hasattr(batch, "to") else batch
         run = partial(_forward, model, objective, batch, config, device)
         losses = run()
         terms = check.terms(losses, step, batch, run)
-        optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         parallel.average_gradients(parameters.values())
         grad_norm = _clip(parameters, config.clip_norm)
