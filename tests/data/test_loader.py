@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.data.test_composition import EVEN, LIMITS
 from unigendet.config import (
     AutoencoderConfig,
     ModelConfig,
@@ -16,9 +18,8 @@ from unigendet.config import (
     TransformerConfig,
     VisionConfig,
 )
-from unigendet.data.composition import Budget, Counts, Share, TokenBudget, by_stream
+from unigendet.data.composition import Budget, TokenBudget
 from unigendet.data.loader import MixedBatches, TrainingBatches
-from unigendet.data.packing_loop import PackingLimits
 from unigendet.data.prompts import prompt_corpus
 from unigendet.data.shards import ShardDataset, ShardWriter
 from unigendet.data.streams import SampleStream, Selection, dihedral, epoch_order
@@ -99,37 +100,10 @@ def same(left: PackedBatch, right: PackedBatch) -> bool:
     return left.splits == right.splits
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("count", [12, 13])
-def test_every_sample_exactly_once_per_epoch_over_the_world(world: int, count: int) -> None:
-    samples = [make_sample(number, fake=False) for number in range(count)]
-    stream = SampleStream(samples, seed=1)
-    shares = [Counts({"real": 6}, Share(rank, world)) for rank in range(world)]
-    steps = count  # whole epochs for every world and count here
-    drawn = [
-        stream.index(position)
-        for step in range(steps)
-        for share in shares
-        for _, position in share.places(step)
-    ]
-    assert len(drawn) == steps * 6
-    epochs = [drawn[start : start + count] for start in range(0, len(drawn), count)]
-    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
-    assert epochs[0] != epochs[1]
-
-
 def test_the_order_depends_on_seed_and_epoch_only() -> None:
     assert np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 1, 2))
     assert not np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 1, 3))
     assert not np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 2, 2))
-
-
-def test_ranks_together_read_what_one_rank_reads() -> None:
-    alone = Counts({"generation": 2, "real": 4}, Share())
-    pair = [Counts({"generation": 2, "real": 4}, Share(rank, 2)) for rank in range(2)]
-    for step in range(5):
-        together = sorted(place for share in pair for place in share.places(step))
-        assert together == alone.places(step)
 
 
 def test_dihedral_gives_the_eight_symmetries() -> None:
@@ -180,21 +154,12 @@ def build(
     datasets: tuple[ShardDataset, ShardDataset],
     tokenizer: Tokenizer,
     config: ModelConfig,
-    *,
-    seed: int = 5,
-    rank: int = 0,
-    world: int = 1,
+    **changes: Any,
 ) -> MixedBatches:
+    settings: dict[str, Any] = {"generation_per_step": 4, "detection_per_step": 4, "seed": 5}
+    real, fakes = datasets
     return MixedBatches(
-        [datasets[0]],
-        [datasets[1]],
-        generation_per_step=4,
-        detection_per_step=4,
-        tokenizer=tokenizer,
-        config=config,
-        seed=seed,
-        rank=rank,
-        world=world,
+        [real], [fakes], tokenizer=tokenizer, config=config, **{**settings, **changes}
     )
 
 
@@ -285,49 +250,14 @@ def test_what_cannot_be_loaded_is_told(
             config=config,
             seed=0,
         )
-    with pytest.raises(ValueError, match="rank must lie in"):
-        Share(rank=2, world=2)
-
-
-LIMITS = PackingLimits(
-    expected_num_tokens=120,
-    max_num_tokens=150,
-    max_num_tokens_per_sample=60,
-    prefer_buffer_before=80,
-    max_buffer_size=3,
-)
-EVEN = {"generation": 1.0, "real": 1.0, "fake": 1.0}
-
-
-def budgeted(
-    datasets: tuple[ShardDataset, ShardDataset],
-    tokenizer: Tokenizer,
-    config: ModelConfig,
-    *,
-    budget: Budget,
-    rank: int = 0,
-    world: int = 1,
-) -> MixedBatches:
-    return MixedBatches(
-        [datasets[0]],
-        [datasets[1]],
-        generation_per_step=1,
-        detection_per_step=2,
-        tokenizer=tokenizer,
-        config=config,
-        seed=5,
-        rank=rank,
-        world=world,
-        budget=budget,
-    )
 
 
 def test_packs_are_filled_by_tokens_that_were_counted_without_pictures(
     datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
 ) -> None:
     """A caption that is dropped shortens its pack after it was planned: here none is."""
-    batches = budgeted(datasets, tokenizer, config, budget=Budget(1, LIMITS, ((0, EVEN),)))
-    batches._text_dropout = 0.0
+    budget = Budget(1, LIMITS, ((0, EVEN),))
+    batches = build(datasets, tokenizer, config, budget=budget, text_dropout=0.0)
     plan = batches._composition
     assert isinstance(plan, TokenBudget)
     lengths = [batches.batch(step).sequence_length for step in range(20)]
@@ -341,53 +271,12 @@ def test_packs_are_filled_by_tokens_that_were_counted_without_pictures(
     assert len(set(lengths)) > 1
 
 
-def test_a_budget_loses_no_sample_and_every_pack_has_every_stream() -> None:
-    sizes = {
-        name: (lambda position, n=n: 7 + (13 * position + n) % 50) for n, name in enumerate(EVEN)
-    }
-    plan = TokenBudget(Budget(2, LIMITS, ((0, EVEN),)), sizes, Share(), seed=3)
-    read: dict[str, list[int]] = {name: [] for name in EVEN}
-    for step in range(60):
-        for name, position in plan.places(step):
-            read[name].append(position)
-        assert all(by_stream(plan.places(step), name) for name in EVEN)
-    for positions in read.values():
-        assert len(positions) == len(set(positions))
-        # What is not read yet waits for one of the next packs.
-        assert len(set(range(max(positions) + 1)) - set(positions)) <= LIMITS.max_buffer_size + 1
-
-
-def test_a_budget_resumes_anywhere_and_ranks_share_its_packs() -> None:
-    sizes = {name: (lambda position: 9 + position % 40) for name in EVEN}
-    budget = Budget(2, LIMITS, ((0, EVEN), (5, {"generation": 5.0, "fake": 1.0})))
-
-    def plan(rank: int = 0, world: int = 1) -> TokenBudget:
-        return TokenBudget(budget, sizes, Share(rank, world), seed=3)
-
-    alone = plan()
-    whole = [sorted(alone.places(step)) for step in range(12)]
-    assert sorted(plan().places(7)) == whole[7]
-    assert sorted(alone.places(2)) == whole[2]  # back again
-    pair = plan(0, 2), plan(1, 2)
-    for step, places in enumerate(whole):
-        assert sorted(place for part in pair for place in part.places(step)) == places
-    # The mixture from step 5 on has no real images to judge, and mostly some to generate.
-    later = Counter(name for places in whole[5:] for name, _ in places)
-    assert later["real"] == 0 and later["generation"] > later["fake"]
-
-
 def test_a_budget_that_cannot_be_kept_is_told(
     datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
 ) -> None:
-    with pytest.raises(ValueError, match="begins at step 0"):
-        Budget(1, LIMITS, ((3, EVEN),))
-    with pytest.raises(ValueError, match="from step 0: weights"):
-        Budget(1, LIMITS, ((0, {"generation": 0.0}),))
     with pytest.raises(ValueError, match="2 packs cannot be shared by 3 workers"):
-        budgeted(
-            datasets, tokenizer, config, budget=Budget(2, LIMITS, ((0, EVEN),)), rank=0, world=3
-        )
+        build(datasets, tokenizer, config, budget=Budget(2, LIMITS, ((0, EVEN),)), world=3)
     short = replace(LIMITS, max_num_tokens_per_sample=20)
-    batches = budgeted(datasets, tokenizer, config, budget=Budget(1, short, ((0, EVEN),)))
+    batches = build(datasets, tokenizer, config, budget=Budget(1, short, ((0, EVEN),)))
     with pytest.raises(ValueError, match="tokens, more than the 20 of the budget"):
         batches.batch(0)
