@@ -9,12 +9,13 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.ray_data import each_on_ray
 from pipeline.shard_parts import images_path
 from unigendet.data.encoding import Encoding
 from unigendet.data.manifest import SetRows, ShardEntry, put_sets, row_schema
@@ -52,7 +53,9 @@ def assemble(
 
     _check_space(out, int(np.sum(rows.column("image_size").to_numpy())) + MEMBER_BYTES * len(rows))
     orders = _cut(rows, sets, out, state, shard_bytes, encoding)
-    entries = _write_all(orders)
+    entries = {
+        (order.set_name, order.number): entry for order, entry in each_on_ray(write_shard, orders)
+    }
     written = {}
     for name in sets:
         own = [order for order in orders if order.set_name == name]
@@ -98,27 +101,6 @@ def _cut(
             pyarrow.parquet.write_table(part, path)
             orders.append(ShardOrder(name, number, out, state / "parts", path, encoding))
     return orders
-
-
-def _write_all(orders: Sequence[ShardOrder]) -> dict[tuple[str, int], ShardEntry]:
-    import ray
-
-    rows = ray.data.range(len(orders), override_num_blocks=len(orders)).map_batches(
-        _write_batch, batch_size=1, batch_format="numpy", fn_kwargs={"orders": list(orders)}
-    )
-    entries = {}
-    for row in rows.iter_rows():
-        order = orders[row["id"]]
-        entries[order.set_name, order.number] = ShardEntry(
-            **{name: row[name] for name in ShardEntry.__slots__}
-        )
-    return entries
-
-
-def _write_batch(batch: dict[str, Any], orders: list[ShardOrder]) -> dict[str, Any]:
-    done = [asdict(write_shard(orders[int(number)])) for number in batch["id"]]
-    columns = {name: np.array([one[name] for one in done]) for name in ShardEntry.__slots__}
-    return {"id": batch["id"], **columns}
 
 
 def write_shard(order: ShardOrder) -> ShardEntry:

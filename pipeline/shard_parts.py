@@ -1,6 +1,8 @@
 """First pass of the stage shard: every image is read once and kept, encoded, in the state folder.
 
-The plan is cut into parts. A part is two files: `<digest>.images`, the encoded images one after
+A Ray task writes one part of the plan, and holds one image at a time.
+
+A part is two files: `<digest>.images`, the encoded images one after
 another, and `<digest>.parquet`, a row per planned image with its hashes and captions, or why it
 cannot be used. The second is written last and holds the checksum of the first, so that what an
 interrupted attempt finished is used again. The digest covers the items and their files' sizes and
@@ -12,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -97,32 +99,6 @@ def _file_state(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
-
-
-def write_parts(orders: Sequence[PartOrder]) -> Iterator[PartDone]:
-    """Write every part with Ray Data, as many at a time as there are CPUs; in any order.
-
-    A task holds one image at a time and returns numbers only: images go to the disk and not through
-    Ray's object store, so that memory does not grow with their number.
-    """
-    import ray
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    # In a list, a reference is not resolved for a task that does not ask for it.
-    shared = [ray.put(order) for order in orders]
-    rows = ray.data.range(len(orders), override_num_blocks=len(orders)).map_batches(
-        _write_batch, batch_size=1, batch_format="numpy", fn_kwargs={"orders": shared}
-    )
-    for row in rows.iter_rows():
-        yield PartDone(**{name: row[name] for name in PartDone.__slots__})
-
-
-def _write_batch(batch: dict[str, Any], orders: list[Any]) -> dict[str, Any]:
-    import numpy as np
-    import ray
-
-    done = [write_part(ray.get(orders[int(number)])) for number in batch["id"]]
-    return {name: np.array([getattr(one, name) for one in done]) for name in PartDone.__slots__}
 
 
 def write_part(order: PartOrder) -> PartDone:

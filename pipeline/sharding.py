@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pipeline.artifacts import COUNTS, QUARANTINE, write_json
 from pipeline.codec_gate import audit_sets
+from pipeline.ray_data import each_on_ray
 from pipeline.sections.data import DataSection
 from pipeline.shard_assembly import assemble
 from pipeline.shard_decisions import (
@@ -26,7 +27,7 @@ from pipeline.shard_decisions import (
     decide,
     write_lines,
 )
-from pipeline.shard_parts import PartOrder, PlannedItem, cut_into_parts, read_rows, write_parts
+from pipeline.shard_parts import PartOrder, PlannedItem, cut_into_parts, read_rows, write_part
 from pipeline.stage import StageContext
 from unigendet.data.audit import original_items
 from unigendet.data.contact_sheet import draw_band_map, draw_contact_sheet
@@ -124,7 +125,7 @@ def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> Non
     asked = began = time.time()
     done = bad = reused = 0
     said = 0.1
-    for part in write_parts(orders):
+    for _, part in each_on_ray(write_part, orders):
         # Until the first part began, workers were starting.
         began = min(part.began, began) if began > asked else part.began
         done, bad, reused = done + part.images, bad + part.quarantined, reused + part.reused

@@ -16,9 +16,8 @@ from PIL import Image
 
 from pipeline import shard_assembly, shard_parts, sharding
 from pipeline.params import load_params
-from pipeline.shard_assembly import write_shard
 from pipeline.shard_decisions import Counts
-from pipeline.shard_parts import PlannedItem, write_part
+from pipeline.shard_parts import PlannedItem
 from pipeline.sharding import plan_sets, write_shards
 from unigendet.data.sources.everyday import EverydayPhotographs
 from unigendet.data.sources.folder import ImageFolder
@@ -45,12 +44,12 @@ def save_pictures(folder: Path, count: int) -> None:
 def without_ray() -> Iterator[None]:
     """Parts and shards are written here, the last first."""
 
-    def write_all(orders: Sequence[Any]) -> dict[Any, Any]:
-        return {(o.set_name, o.number): write_shard(o) for o in reversed(orders)}
+    def each(task: Any, orders: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        return ((order, task(order)) for order in reversed(orders))
 
     with (
-        patch.object(sharding, "write_parts", lambda orders: map(write_part, reversed(orders))),
-        patch.object(shard_assembly, "_write_all", write_all),
+        patch.object(sharding, "each_on_ray", each),
+        patch.object(shard_assembly, "each_on_ray", each),
     ):
         yield
 
