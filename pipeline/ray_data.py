@@ -20,16 +20,21 @@ def each_on_ray(
     that memory does not grow with the number of orders. A ValueError or OSError of the task is
     raised here as it was there, for people to read; Ray would wrap it beyond recognition.
     """
+    import numpy as np
     import ray
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    # In a list, a reference is not resolved for a task that does not ask for it.
-    shared = [ray.put(order) for order in orders]
+    # One array in shared memory: a task maps it and unpacks its own order only.
+    packed = [pickle.dumps(order) for order in orders]
+    ends = np.cumsum([0, *map(len, packed)])
+    shared = ray.put((np.frombuffer(b"".join(packed), np.uint8), ends))
+    del packed
     rows = ray.data.range(len(orders), override_num_blocks=len(orders)).map_batches(
         _run_batch,
         batch_size=1,
         batch_format="numpy",
-        fn_kwargs={"task": task, "orders": shared},
+        # In a list, so that Ray Data does not resolve the reference.
+        fn_kwargs={"task": task, "shared": [shared]},
     )
     for row in rows.iter_rows():
         outcome = pickle.loads(row["outcome"])
@@ -39,12 +44,14 @@ def each_on_ray(
 
 
 def _run_batch(
-    batch: dict[str, Any], task: Callable[[Any], Any], orders: list[Any]
+    batch: dict[str, Any], task: Callable[[Any], Any], shared: list[Any]
 ) -> dict[str, Any]:
     import numpy as np
     import ray
 
-    outcomes = [pickle.dumps(_outcome(task, ray.get(orders[int(at)]))) for at in batch["id"]]
+    packed, ends = ray.get(shared[0])
+    orders = [pickle.loads(packed[ends[at] : ends[at + 1]]) for at in batch["id"]]
+    outcomes = [pickle.dumps(_outcome(task, order)) for order in orders]
     return {"id": batch["id"], "outcome": np.array(outcomes, dtype=object)}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import pickle
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from PIL import Image
 
 from pipeline import shard_parts
 from pipeline.params import load_params
+from pipeline.ray_data import _outcome
 from pipeline.shard_parts import cut_into_parts, read_rows, write_part
 from pipeline.sharding import SETS, open_source, plan_sets
 from tests.pipeline.sharding_in_process import (
@@ -173,3 +176,15 @@ def test_a_set_that_loses_all_its_images_is_told(tmp_path: Path) -> None:
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="set val is empty"):
         shard_folder(images, tmp_path, quarantine_share=0.5)
+
+
+def _full_disk(order: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(order))
+
+
+def test_errors_of_tasks_reach_people_as_they_were() -> None:
+    outcome = pickle.loads(pickle.dumps(_outcome(_full_disk, "a.tar")))
+    assert isinstance(outcome, OSError) and outcome.errno == errno.ENOSPC
+    assert "_full_disk" in outcome.__notes__[0]
+    with pytest.raises(KeyError):
+        _outcome({}.__getitem__, 1)
