@@ -59,7 +59,7 @@ class Explained:
 
 def forge(ctx: StageContext) -> None:
     """Write everything that the module's docstring lists into `ctx.out`."""
-    real = {name: ShardDataset(ctx.inputs["shard"], name) for name in SETS}
+    real = {name: _only_reals(ShardDataset(ctx.inputs["shard"], name)) for name in SETS}
     orders = plan_orders(ctx, {name: len(data) for name, data in real.items()})
     with ctx.ray():
         with ctx.timed("families"):
@@ -77,6 +77,17 @@ def forge(ctx: StageContext) -> None:
     with ctx.timed("pictures"):
         for family, set_name in quality_sets(ctx.params.forge.roles.by_family()).items():
             _picture(ctx, real[set_name], fakes[family, set_name])
+
+
+def _only_reals(data: ShardDataset) -> ShardDataset:
+    """The set. Raises ValueError where it holds fakes: they would be taken for real images."""
+    if count := sum(entry.fake for entry in data.entries):
+        raise ValueError(
+            f"the set {data.name} of the shards holds {count} fakes: this stage makes fakes of its "
+            "own from real images, and the stages after it compare the two. Name a source of real "
+            "images in section `data`"
+        )
+    return data
 
 
 def plan_orders(ctx: StageContext, sizes: Mapping[str, int]) -> list[FamilyOrder]:

@@ -16,16 +16,17 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import UnidentifiedImageError
 
 from unigendet.data.encoding import Encoding
-from unigendet.data.headers import HeaderFacts, header_facts
 from unigendet.data.image_files import ImageError, read_image_file
+from unigendet.data.image_header import HeaderFacts, header_facts
 from unigendet.data.manifest import file_sha256, original_columns, original_fields
+from unigendet.data.opener import file_state, is_remote
 from unigendet.data.sources.base import Source, SourceItem
 from unigendet.data.tars import SAMPLE_FIELDS, encode
 from unigendet.data.whole_file import WholeFile, remove_partials
@@ -84,21 +85,14 @@ def cut_into_parts(
     folder.mkdir(exist_ok=True)
     remove_partials(folder)
     orders = []
+    state = cache(file_state)  # many images may lie in one container
     for start in range(0, len(plan), IMAGES_PER_PART):
         planned = tuple(plan[start : start + IMAGES_PER_PART])
         digest = hashlib.sha256(repr((start, encoding)).encode())
         for one in planned:
-            digest.update(repr((one.item, one.set_name, _file_state(one.item.path))).encode())
+            digest.update(repr((one.item, one.set_name, state(one.item.location))).encode())
         orders.append(PartOrder(folder, digest.hexdigest()[:32], planned, encoding))
     return orders
-
-
-def _file_state(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def write_part(order: PartOrder) -> PartDone:
@@ -175,7 +169,7 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
     item = planned.item
     row = {
         "set": planned.set_name,
-        "path": str(item.path).encode(errors="backslashreplace").decode(),
+        "path": item.place.encode(errors="backslashreplace").decode(),
         "problem": item.problem,
         "key": item.key,
         "source_id": item.source_id,
@@ -186,9 +180,9 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
         return row
     try:
         sample = encode(planned.source.read(item), encoding)
-        facts = _facts_of(item.path)
+        facts = _facts_of(item)
     except (ValueError, OSError) as error:
-        reason = str(error).removeprefix(f"{item.path}: ")
+        reason = str(error).removeprefix(f"{item.place}: ")
         return row | {"problem": reason or type(error).__name__}
     return (
         row
@@ -204,9 +198,16 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
     )
 
 
+def _facts_of(item: SourceItem) -> HeaderFacts | None:
+    """Facts of the user's file, or of the member that the image is."""
+    if item.stored is None or (item.stored.member is None and not is_remote(item.location)):
+        return _facts_of_file(Path(item.location))
+    return header_facts(item.stored.read_bytes())
+
+
 @lru_cache(maxsize=16)
-def _facts_of(path: Path) -> HeaderFacts | None:
-    """Facts of the user's file. Cached for sources that cut many images out of one."""
+def _facts_of_file(path: Path) -> HeaderFacts | None:
+    """Cached for sources that cut many images out of one file."""
     try:
         return header_facts(read_image_file(path))
     except (ImageError, UnidentifiedImageError):

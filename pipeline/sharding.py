@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from pipeline.artifacts import COUNTS, QUARANTINE, write_json
 from pipeline.codec_gate import audit_sets
@@ -36,7 +35,7 @@ from unigendet.data.shards import ShardDataset
 from unigendet.data.sources.base import Source
 from unigendet.data.sources.blue_marble import BlueMarble
 from unigendet.data.sources.everyday import EverydayPhotographs
-from unigendet.data.sources.folder import ImageFolder
+from unigendet.data.sources.registry import open_stored
 from unigendet.data.tokenizer import train_tokenizer
 from unigendet.explanations import phrase_corpus
 
@@ -141,9 +140,10 @@ def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> Non
 
 def open_source(data: DataSection, *, seed: int) -> Source:
     """The source that the parameters name."""
-    if data.source == "folder":
-        return ImageFolder(
-            Path(data.folder).expanduser(),
+    if data.source != "blue_marble":
+        return open_stored(
+            data.source,
+            data.folder,
             image_size=data.image_size,
             val_share=data.val_share,
             test_share=data.test_share,

@@ -35,16 +35,26 @@ class DegradationSection(Section):
 class DataSection(Section):
     """Where the real images come from. Sizes in pixels of the output image."""
 
-    source: Literal["blue_marble", "folder"]
+    source: Literal[
+        "blue_marble",
+        "folder",
+        "laion",
+        "fakeclue",
+        "community_forensics",
+        "openfake",
+        "parquet",
+        "manifest",
+    ]
+    """Blue Marble, or one of `unigendet.data.sources.registry.NAMES`."""
     folder: str
-    """The folder of images for `source: folder`; empty otherwise."""
+    """Path or URI of the images, for every source but Blue Marble; empty for that."""
     val_share: Fraction
     test_share: Fraction
-    """Folder: shares of the sources that neither the captions nor a subfolder put into a split."""
+    """Not Blue Marble: shares of the sources that nothing puts into a split."""
     image_size: Count
     fit: Literal["square", "stretch", "within"]
-    """Folder: the centre square, the whole picture pressed into a square, or the whole picture in
-    its own shape with a longer side of at most `image_size` (which `forge` refuses)."""
+    """Not Blue Marble: the centre square, the whole picture pressed into a square, or the whole
+    picture in its own shape, its longer side at most `image_size` (which `forge` refuses)."""
     shrink: Annotated[float, Field(ge=1)]
     """Blue Marble: by how much the mosaic is made smaller before it is cut."""
     band_width: Count
@@ -62,8 +72,10 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> DataSection:
-        if (self.source == "folder") != bool(self.folder):
-            raise ValueError("`folder` names the images for `source: folder`, and is empty else")
+        if (self.source != "blue_marble") != bool(self.folder):
+            raise ValueError(
+                "`folder` is the path or URI of the images, and empty for `source: blue_marble`"
+            )
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share + test_share must leave something for train")
         if self.source == "blue_marble" and self.band_width < self.image_size:

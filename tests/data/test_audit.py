@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from unigendet.data.audit import AuditItem, audit, blockiness
 from unigendet.data.encoding import PNG
-from unigendet.data.headers import header_facts
+from unigendet.data.image_header import header_facts
 
 encode_png = PNG.encode
 

@@ -13,7 +13,7 @@ import pytest
 
 from unigendet.data.encoding import Encoding, decode_stored
 from unigendet.data.hashing import perceptual_hash, pixel_sha256
-from unigendet.data.headers import header_facts
+from unigendet.data.image_header import header_facts
 from unigendet.data.manifest import ShardError, file_sha256, read_index
 from unigendet.data.shards import ShardDataset, ShardWriter
 from unigendet.data.tars import encode

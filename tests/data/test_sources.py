@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from PIL import Image
 
 from unigendet.data.image_files import ImageError
-from unigendet.data.sources.base import read_all
+from unigendet.data.sources.base import Source, read_all
 from unigendet.data.sources.everyday import PHOTOGRAPHS, EverydayPhotographs
 from unigendet.data.sources.folder import ImageFolder
+from unigendet.data.sources.registry import open_stored
 from unigendet.data.tars import encode
 
 
@@ -179,3 +181,107 @@ def test_bad_folders_and_images_are_told(tmp_path: Path) -> None:
         source.read(source.items()[0])
     with pytest.raises(ValueError, match="leave something for train"):
         ImageFolder(tmp_path, val_share=0.5, test_share=0.5)
+
+
+def test_a_table_of_another_name_and_other_endings(tmp_path: Path) -> None:
+    save(tmp_path / "A.JPG")
+    save(tmp_path / "images" / "b.webp")
+    Image.new("RGB", (20, 20)).save(tmp_path / "no_ending", "PNG")
+    for hidden in (".hidden.png", "__MACOSX/A.png", ".hidden/A.png"):
+        save(tmp_path / hidden)
+    rows = [{"file": "A.JPG", "caption": "caf\u00e9", "group": "x"}, {"file": "images/b.webp"}]
+    text = "\ufeff" + "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "manifest.jsonl").write_text(text, encoding="utf-8")
+    items = {item.path.name: item.caption for item in ImageFolder(tmp_path).items()}
+    assert items == {"A.JPG": "caf\u00e9", "b.webp": "b", "no_ending": "no ending"}
+    (tmp_path / "captions.csv").write_text("file,caption\nA.JPG,x\n")
+    with pytest.raises(ValueError, match=r"captions\.csv and manifest\.jsonl: keep one"):
+        ImageFolder(tmp_path).items()
+
+
+def test_fakes_are_not_taken_for_real_and_empty_files_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "0_real" / "a.png")
+    save(tmp_path / "1_fake" / "a.png")
+    with pytest.raises(ValueError, match="lies in a folder of fakes"):
+        ImageFolder(tmp_path).items()
+    (tmp_path / "0_real" / "b.png").write_bytes(b"")
+    items = ImageFolder(tmp_path / "0_real").items()
+    assert [item.problem for item in items] == ["", "the file is empty"]
+
+
+def test_a_remote_folder(tmp_path: Path) -> None:
+    import fsspec
+
+    save(tmp_path / "a.png")
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/pictures/val/a.png", (tmp_path / "a.png").read_bytes())
+    files.pipe_file("/pictures/val/a.txt", b"a far wall")
+    try:
+        source = open_stored(
+            "folder", "memory://pictures", image_size=16, val_share=0, test_share=0, seed=0
+        )
+        (sample,) = read_all(source)
+    finally:
+        files.rm("/pictures", recursive=True)
+    assert (sample.caption, sample.split, sample.domain) == ("a far wall", "val", "pictures")
+    assert sample.image.shape == (16, 16, 3) and encode(sample)
+
+
+def stored(name: str, place: Path, *, reals_only: bool = True) -> Source:
+    return open_stored(
+        name,
+        str(place),
+        image_size=16,
+        val_share=0.2,
+        test_share=0.2,
+        seed=0,
+        reals_only=reals_only,
+    )
+
+
+def test_laion_is_split_by_hashing_and_dead_links_are_left_out(tmp_path: Path) -> None:
+    rows = [{"image_path": "images/gone.jpg", "prompt": "dead"}]
+    for n in range(40):
+        save(tmp_path / "images" / f"{n}.jpg", shade=n)
+        rows.append({"image_path": f"images/{n}.jpg", "prompt": f"wall {n}"})
+    (tmp_path / "final_metadata.json").write_text(json.dumps(rows))
+    source = stored("laion", tmp_path)
+    items = source.items()
+    (left_out,) = [item for item in items if item.problem]
+    assert left_out.place == str(tmp_path / "images" / "gone.jpg")
+    assert left_out.problem.endswith("there is no such file")
+    assert {item.split for item in items} == {"train", "val", "test"}
+    again = pickle.loads(pickle.dumps(source))
+    samples = [again.read(item) for item in again.items() if not item.problem]
+    assert len(samples) == 40 == len({sample.key for sample in samples})
+    for sample in samples:
+        assert not sample.fake and sample.caption.startswith("wall ") and encode(sample)
+
+
+def test_fakeclue_trains_with_its_explanations(tmp_path: Path) -> None:
+    records = []
+    for n in range(12):
+        kind = ("fake", "real")[n % 2]
+        path = f"{'test' if n > 9 else 'train'}/doc/{kind}/{n}.png"
+        save(tmp_path / path, shade=n)
+        turns = [{"from": "gpt", "value": f"This is a {kind} image. {n}"}]
+        records.append({"image": path, "label": n % 2, "conversations": turns})
+    for split in ("train", "test"):
+        rows = [record for record in records if record["image"].startswith(split)]
+        (tmp_path / "data_json").mkdir(exist_ok=True)
+        (tmp_path / "data_json" / f"{split}.json").write_text(json.dumps(rows))
+    samples = list(read_all(stored("fakeclue", tmp_path, reals_only=False)))
+    assert len(samples) == 12
+    for sample in samples:
+        word = "fake" if sample.fake else "real"
+        assert sample.explanation.startswith(f"This is a {word} image.") and encode(sample)
+        assert sample.generator == ("doc" if sample.fake else "real")
+    assert sum(sample.split == "test" for sample in samples) == 2
+    assert not any(sample.fake for sample in read_all(stored("fakeclue", tmp_path)))
+
+
+def test_unknown_sources_and_empty_sets_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no training source 'loki'; known are folder, laion"):
+        stored("loki", tmp_path)
+    with pytest.raises(ValueError, match="holds no real image of openfake"):
+        stored("openfake", tmp_path).items()

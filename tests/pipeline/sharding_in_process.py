@@ -19,6 +19,7 @@ from pipeline.params import load_params
 from pipeline.shard_decisions import Counts
 from pipeline.shard_parts import PlannedItem
 from pipeline.sharding import plan_sets, write_shards
+from unigendet.data.sources.base import Source
 from unigendet.data.sources.everyday import EverydayPhotographs
 from unigendet.data.sources.folder import ImageFolder
 
@@ -77,14 +78,23 @@ def context(folder: Path, **section: Any) -> Any:
 
 
 def plan_of(images: Path) -> list[PlannedItem]:
-    return plan_sets(ImageFolder(images, image_size=32), EverydayPhotographs(tile=32, crops=1))
+    return plan_with_everyday(ImageFolder(images, image_size=32))
+
+
+def plan_with_everyday(source: Source) -> list[PlannedItem]:
+    return plan_sets(source, EverydayPhotographs(tile=32, crops=1))
 
 
 def shard_folder(images: Path, folder: Path, **section: Any) -> tuple[Counts, Any]:
     """Both passes over a folder of images; the counts and the context."""
+    return shard_source(ImageFolder(images, image_size=32), folder, **section)
+
+
+def shard_source(source: Source, folder: Path, **section: Any) -> tuple[Counts, Any]:
+    """Both passes over any source; the counts and the context."""
     ctx = context(folder, **section)
     with without_ray():
-        return write_shards(ctx, plan_of(images)), ctx
+        return write_shards(ctx, plan_with_everyday(source)), ctx
 
 
 def contents(folder: Path) -> dict[str, bytes]:

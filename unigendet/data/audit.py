@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unigendet.data.encoding import decode_stored
-from unigendet.data.headers import HeaderFacts, header_facts
+from unigendet.data.image_header import HeaderFacts, header_facts
 from unigendet.data.manifest import SampleEntry, read_originals
 from unigendet.data.shards import ShardDataset
 from unigendet.metrics.bootstrap import Estimate, estimate

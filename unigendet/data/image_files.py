@@ -35,16 +35,20 @@ class ImageError(ValueError):
     """An image that cannot be used; the message names it and says why."""
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """The picture in the file at `path`, upright and in RGB. Raises ImageError naming the path."""
+def read_image(path: str | Path, name: str = "") -> Image.Image:
+    """The picture in the file at `path`, upright and in RGB.
+
+    Raises ImageError naming the path, or calling it `name`.
+    """
     path = Path(path)
+    name = name or str(path)
     try:
         with path.open("rb") as file:  # a film of many gigabytes is refused by its first bytes
-            return _read(file, str(path))
+            return _read(file, name)
     except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such file") from None
+        raise ImageError(f"{name}: there is no such file") from None
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
 
 
 def read_image_file(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unigendet.data.encoding import Encoding
-from unigendet.data.headers import HeaderFacts
+from unigendet.data.image_header import HeaderFacts
 
 INDEX_NAME = "index.parquet"
 INDEX_VERSION = 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def join(folder: str, name: str) -> str:
 
 
 def list_folder(place: str) -> list[Entry]:
-    """What a folder holds, by name. Links are followed. Raises OpenError where it is no folder."""
+    """Files and folders in a folder, by name. Links are followed. OpenError where it is none."""
     if is_remote(place):
         files, path = _filesystem(place)
         with _told(place):
@@ -105,7 +106,7 @@ def list_folder(place: str) -> list[Entry]:
         ]
     else:
         with _told(place), os.scandir(place) as entries:
-            found = [_local_entry(entry) for entry in entries]
+            found = [own for entry in entries if (own := _local_entry(entry)) is not None]
     return sorted((entry for entry in found if entry.name), key=lambda entry: entry.name)
 
 
@@ -154,6 +155,21 @@ def is_folder(place: str) -> bool:
     return bool(files.isdir(path))
 
 
+def file_state(place: str) -> object:
+    """What changes when the file does: size and time, or what a remote store says of it."""
+    if not is_remote(place):
+        try:
+            status = os.stat(place)
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
+    files, path = _filesystem(place)
+    try:
+        return files.ukey(path)
+    except OSError:
+        return None
+
+
 def folder_identity(place: str) -> object:
     """Equal for two names of one folder (a link and what it points to)."""
     if is_remote(place):
@@ -162,13 +178,15 @@ def folder_identity(place: str) -> object:
     return status.st_dev, status.st_ino
 
 
-def _local_entry(entry: os.DirEntry[str]) -> Entry:
+def _local_entry(entry: os.DirEntry[str]) -> Entry | None:
+    """None for pipes, sockets and devices, which would block whoever opens them."""
     try:
-        if entry.is_dir():
-            return Entry(entry.name, True, 0)
-        return Entry(entry.name, False, entry.stat().st_size)
+        status = entry.stat()
     except OSError:  # a link to nothing, or into itself: reading it will say so
         return Entry(entry.name, False, -1)
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(entry.name, True, 0)
+    return Entry(entry.name, False, status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
 def _size(row: dict[str, Any]) -> int:

@@ -15,6 +15,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from pipeline.report.html import element
+from pipeline.report.html import picture as report_picture
 from tests.data.benchmarks.miniature import (
     check,
     counts,
@@ -26,7 +28,13 @@ from tests.data.benchmarks.miniature import (
     write_parquet,
     write_tar,
 )
+from unigendet.data.benchmarks import containers
+from unigendet.data.contact_sheet import draw_contact_sheet
+from unigendet.data.image_header import ImageError
 from unigendet.data.plain_text import plain
+from unigendet.data.shards import encode
+from unigendet.data.sources.base import read_all
+from unigendet.data.sources.folder import ImageFolder
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 
@@ -152,6 +160,23 @@ def test_rows_without_an_image(tmp_path: Path) -> None:
     assert "no image bytes" in found["skipped"][0]["reason"]
 
 
+def test_parquet_that_is_damaged_or_would_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"image": [picture(str(n), side=64) for n in range(4)], "label": [0, 1, 0, 1]}
+    path = write_parquet(tmp_path / "t.parquet", columns)
+    data = bytearray(path.read_bytes())
+    data[30:200] = bytes(170)
+    (tmp_path / "t.parquet").write_bytes(data)
+    found = check("opensdi", tmp_path)  # the other row group is whole
+    assert (found["n_real"], found["n_fake"]) == (1, 1)
+    assert all("damaged" in reason for reason in skipped(found).values())
+    write_parquet(tmp_path / "t.parquet", columns)
+    monkeypatch.setattr(containers, "MAX_GROUP_BYTES", 100)
+    found = check("opensdi", tmp_path, code=1)
+    assert "smaller row groups" in found["skipped"][0]["reason"]
+
+
 @pytest.fixture
 def remote() -> Iterator[str]:
     files = fsspec.filesystem("memory")
@@ -180,3 +205,35 @@ def test_remote_folders_tables_and_shards(remote: str) -> None:
     assert counts(check("manifest", f"{remote}/m.csv")) == {"real": (1, 0), "unknown": (0, 1)}
     assert counts(check("laion", "memory://shards")) == {"laion": (1, 0)}
     assert counts(check("laion", "memory://shards/0.tar")) == {"laion": (1, 0)}
+
+
+def test_odd_names_and_things_that_are_no_files(tmp_path: Path) -> None:
+    put(tmp_path, "0_real/a.png", "1_fake/b.png")
+    os.mkfifo(tmp_path / "0_real" / "pipe.jpg")
+    os.mkfifo(tmp_path / "0_real" / "pipe")
+    odd = os.fsdecode(b"1_fake/caf\xe9.png")
+    (tmp_path / odd).write_bytes(picture("odd"))
+    found = check("folder", tmp_path)
+    assert (found["n_real"], found["n_fake"], found["skipped"]) == (1, 2, [])
+    assert run("check", "folder", tmp_path).exit_code == 0
+    reals = tmp_path / "reals"
+    reals.mkdir()
+    (reals / os.fsdecode(b"caf\xe9.png")).write_bytes(picture("odd"))
+    (item,) = ImageFolder(reals, image_size=8).items()
+    assert item.problem == "the file's name is not UTF-8"
+
+
+def test_a_hostile_caption_is_text_in_the_report_and_on_the_sheet(tmp_path: Path) -> None:
+    caption = '"><script>alert(1)</script>' + ESCAPE + "\x00\u202e$\\frac{"
+    put(tmp_path / "set", "a.png")
+    write(tmp_path, "set/captions.jsonl", json.dumps({"file": "a.png", "caption": caption}))
+    (sample,) = read_all(ImageFolder(tmp_path / "set", image_size=8))
+    assert sample.caption == caption and encode(sample)
+    shown = report_picture(sample.image, sample.caption) + element("p", sample.caption)
+    assert "<script" not in shown and "&lt;script&gt;" in shown
+    draw_contact_sheet([sample], tmp_path / "sheet.png", title="t")
+    broken = write(tmp_path, f"set/{ESCAPE}.png", b"no image")
+    write(tmp_path, "set/captions.jsonl", "")
+    with pytest.raises(ImageError) as told:
+        list(read_all(ImageFolder(broken.parent)))
+    assert "\x1b" not in str(told.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from tests.data.benchmarks.miniature import (
 from unigendet.data.benchmarks.base import BenchmarkItem
 from unigendet.data.benchmarks.check import items
 from unigendet.data.benchmarks.registry import find_benchmark
+from unigendet.data.benchmarks.samples import read_sample
+from unigendet.data.image_header import ImageError
+from unigendet.data.shards import encode
 
 
 def read(name: str, place: Path) -> list[BenchmarkItem]:
@@ -76,6 +80,11 @@ def test_fakeclue_refuses_what_disagrees(tmp_path: Path) -> None:
     write(tmp_path, "data_json/test.json", inverted)
     result = run("check", "fakeclue", tmp_path)
     assert result.exit_code == 1 and "inverted" in result.stderr
+    put(tmp_path, *(f"train/doc/{c}/{n}.png" for c in ("fake", "real") for n in range(9)))
+    others = [clue(f"doc/{c}/{n}.png", c == "real") for c in ("fake", "real") for n in range(9)]
+    write(tmp_path, "data_json/train.json", [r | {"label": int(r["label"])} for r in others])
+    result = run("check", "fakeclue", tmp_path)  # most of all labels agree, but not the test ones
+    assert result.exit_code == 1 and "3 of 3 labels in data_json/test.json" in result.stderr
 
 
 def test_fakeclue_without_its_json_or_class_folders(tmp_path: Path) -> None:
@@ -265,6 +274,10 @@ def test_a_folder_is_class_folders_or_captioned_photographs(tmp_path: Path) -> N
     put(tmp_path / "set", "sdxl/0_real/a.png", "sdxl/1_fake/a.png", "flux/fake/a.png", "odd.png")
     found = check("folder", tmp_path / "set")
     assert counts(found) == {"sdxl": (1, 1), "flux": (0, 1)} and list(skipped(found)) == ["odd.png"]
+    put(tmp_path / "below", "real/a.png", "fake/sdxl/a.png", "fake/flux/a.png")
+    assert counts(check("folder", tmp_path / "below")) == {
+        **{"real": (1, 0), "sdxl": (0, 1), "flux": (0, 1)}
+    }
     put(tmp_path / "half", "0_real/a.png")
     assert check("folder", tmp_path / "half", code=1)["n_real"] == 1
 
@@ -307,3 +320,25 @@ def test_laion_as_img2dataset_leaves_it(tmp_path: Path) -> None:
     assert (
         "not downloaded here" in check("laion", tmp_path / "urls", code=1)["skipped"][0]["reason"]
     )
+
+
+def test_evaluation_samples_are_native_and_paired(tmp_path: Path) -> None:
+    put(tmp_path, "laion/0_real/a.jpg", "imagenet/0_real/b.png", "guided/1_fake/c.png")
+    put(tmp_path, "dalle/1_fake/d.webp")
+    found = [pickle.loads(pickle.dumps(i)) for i in read("universalfakedetect", tmp_path)]
+    samples = [read_sample(item, "universalfakedetect") for item in found]
+    assert {(s.generator, s.fake) for s in samples} == {
+        *(("real", False), ("guided", True), ("dalle", True))
+    }
+    assert all(s.image.shape == (8, 8, 3) and s.split == "test" for s in samples)
+    assert all(encode(sample) for sample in samples) and len({s.key for s in samples}) == 4
+    names = {"laion", "imagenet"}
+    judged = find_benchmark("universalfakedetect").judged_against
+    assert judged("guided", names) == ["imagenet"] and judged("ldm_100", names) == ["laion"]
+    assert find_benchmark("forensynths").judged_against("san", ["san", "crn"]) == ["san"]
+    assert find_benchmark("dmimage").judged_against("eg3d", {"real_ucid", "real_coco_valid"}) == [
+        *("real_coco_valid", "real_ucid")
+    ]
+    (tmp_path / "guided" / "1_fake" / "c.png").unlink()
+    with pytest.raises(ImageError, match=r"c\.png: there is no such file"):
+        read_sample(next(i for i in found if i.generator == "guided"), "x")

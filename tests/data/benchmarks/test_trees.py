@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.data.benchmarks.miniature import check, counts, picture, put, run, skipped, write
+from unigendet.data.benchmarks.base import BenchmarkItem
 from unigendet.data.benchmarks.layouts import UNIVERSALFAKEDETECT
+from unigendet.data.benchmarks.unbiased import UnbiasedGenImage
+from unigendet.data.image_header import jpeg_quality
 
 
 def test_forensynths_with_and_without_class_folders(tmp_path: Path) -> None:
@@ -48,7 +53,7 @@ def test_what_is_no_image_is_not_counted(tmp_path: Path) -> None:
     assert "empty" in left["GAUGAN/1_fake/empty.jpg"]
     assert "not an image" in left["GAUGAN/1_fake/page.jpg"]
     assert "damaged" in left["GAUGAN/1_fake/cut.jpg"] + left["GAUGAN/1_fake/cut.png"]
-    assert "0real" in left["teaser.png"]
+    assert "0_real" in left["teaser.png"]
     assert "gaugan" not in found["missing"] and "SDXL" not in found["missing"]
 
 
@@ -63,8 +68,44 @@ def test_genimage_is_not_read_by_the_alphabet(tmp_path: Path) -> None:
         *("ADM", "BigGAN", "glide", "stable_diffusion_v_1_5", "VQDM", "wukong")
     }
     assert counts(check("genimage", tmp_path / inner)) == {"Midjourney": (1, 3)}
+    put(tmp_path, "sd15/imagenet_ai_0424_sdv5/val/ai/1.png")
+    put(tmp_path, "sd15/imagenet_ai_0424_sdv5/val/nature/1.png")
+    for part in ("", "imagenet_ai_0424_sdv5"):
+        part_of = check("genimage", tmp_path / "sd15" / part)
+        assert part_of["n_real"] == part_of["n_fake"] == 1 and not set(part_of["missing"]) & {"ADM"}
+    assert counts(check("genimage", tmp_path / "sd15")) == {"sd15": (1, 1)}
     below = check("genimage", tmp_path / "imagenet_ai_0419_sdv4")
     assert counts(below) == {"stable_diffusion_v_1_4": (1, 1)}
+
+
+def test_unbiased_genimage_keeps_one_size_and_quality(tmp_path: Path) -> None:
+    def save(name: str, kind: str, side: int, quality: int = 96) -> None:
+        path = tmp_path / "wukong" / "imagenet_ai_0424_wukong" / "val" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((side, side), 40).convert("RGB").save(path, kind, quality=quality)
+
+    save("nature/a.JPEG", "JPEG", 500)
+    save("nature/b.JPEG", "JPEG", 500, quality=80)
+    save("nature/c.JPEG", "JPEG", 300)
+    save("ai/a.png", "PNG", 512)
+    save("ai/b.png", "PNG", 256)
+    found = check("unbiased_genimage", tmp_path)
+    assert counts(found) == {"wukong": (1, 1)} and found["missing"] == ["metadata.csv"]
+    reasons = {name.split("/val/")[1]: reason for name, reason in skipped(found).items()}
+    assert reasons == {
+        "nature/b.JPEG": "JPEG quality 80, not 96",
+        "nature/c.JPEG": "300 x 300 pixels, not 450 to 550",
+        "ai/b.png": "256 x 256 pixels, not 450 to 550",
+    }
+    items = [i for i in UnbiasedGenImage().scan(str(tmp_path)) if isinstance(i, BenchmarkItem)]
+    for item in items:
+        assert jpeg_quality(io.BytesIO(item.read_bytes()), item.name) == 96
+    columns = "filename,generator,width,height,compression_rate\n"
+    rows = "val/nature/b.JPEG,nature,500,500,96\nval/nature/a.JPEG,nature,500,500,75\n"
+    write(tmp_path, "metadata.csv", columns + rows)
+    found = check("unbiased_genimage", tmp_path)
+    assert counts(found) == {"wukong": (1, 1)} and found["missing"] == []
+    assert any(name.endswith("a.JPEG") for name in skipped(found))
 
 
 def test_arforensics(tmp_path: Path) -> None:
@@ -80,6 +121,8 @@ def test_arforensics(tmp_path: Path) -> None:
     assert not {"Janus_Pro", "test", "train"} & set(found["missing"])
     assert counts(check("arforensics", tmp_path / "test" / "MAR")) == {"MAR": (1, 1)}
     assert counts(check("arforensics", tmp_path / "train")) == {"LlamaGen": (1, 2)}
+    put(tmp_path, "var/test/MAR/0_real/a.png", "var/test/MAR/1_fake/a.png")
+    assert counts(check("arforensics", tmp_path / "var" / "test")) == {"MAR": (1, 1)}
 
 
 def test_universalfakedetect_counts_a_real_image_once(tmp_path: Path) -> None:
@@ -131,7 +174,9 @@ def test_synthbuster_needs_raise(tmp_path: Path) -> None:
         assert found["formats"] == {"PNG": 4, "TIFF": 2}
         assert set(found["missing"]) == {"dalle3", "glide", "midjourney-v5", "SD1.4", "SD2"}
     put(fakes, "holiday/a.png")
-    assert list(skipped(check("synthbuster", fakes))) == ["holiday/a.png"]
+    left = skipped(check("synthbuster", fakes))
+    assert list(left) == ["holiday/a.png", "../RAISE-1k/r3.NEF"]
+    assert "raw file" in left["../RAISE-1k/r3.NEF"]
 
 
 def test_dmimage(tmp_path: Path) -> None:

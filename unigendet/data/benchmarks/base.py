@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO, Protocol
 
 from unigendet.data.benchmarks.containers import ParquetCell, TarSpan
+from unigendet.data.image_files import decode_image
 from unigendet.data.image_header import ImageHeader, read_header
 from unigendet.data.opener import open_binary, read_bytes
+from unigendet.data.plain_text import plain
 
 UNKNOWN = "unknown"
 """Generator of a fake whose set does not tell it."""
 REAL = "real"
 """Generator of a real image that no generator's folder holds."""
+_LONGEST_PLACE = 5000
 
 
 class BenchmarkError(ValueError):
@@ -43,6 +48,21 @@ class BenchmarkItem:
     explanation: str = ""
     source_id: str = ""
     """The real image that this one is or was made from, where the set tells it."""
+    recompress: int | None = None
+    """Read as a JPEG of this quality, for sets that ask for it; None as published."""
+
+    @property
+    def key(self) -> str:
+        """A name of letters, digits, `_` and `-` that stays unique: fit for a tar member."""
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name.rsplit(".", 1)[0])[-60:].strip("-")
+        digest = hashlib.sha256(self.name.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+        return f"{readable}-{digest}".lstrip("-")
+
+    @property
+    def place(self) -> str:
+        """Where it lies, to be shown."""
+        inside = "" if self.member is None else f", {self.name}"
+        return plain(self.location + inside, _LONGEST_PLACE)
 
     def open(self) -> BinaryIO:
         """The encoded image, to be closed by the caller."""
@@ -51,13 +71,20 @@ class BenchmarkItem:
         return io.BytesIO(self.member.read(self.location))
 
     def read_bytes(self) -> bytes:
-        """The encoded image as published."""
-        return self.member.read(self.location) if self.member else read_bytes(self.location)
+        """The encoded image, as published or as `recompress` asks."""
+        data = self.member.read(self.location) if self.member else read_bytes(self.location)
+        return data if self.recompress is None else _recompressed(data, self)
 
     def header(self) -> ImageHeader:
         """Native format and size. Raises ImageError or OpenError where there is no whole image."""
         with self.open() as file:
             return read_header(file, self.name)
+
+
+def _recompressed(data: bytes, item: BenchmarkItem) -> bytes:
+    buffer = io.BytesIO()
+    decode_image(data, item.name).save(buffer, "JPEG", quality=item.recompress)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +93,11 @@ class Skipped:
 
     path: str
     reason: str
+
+    @property
+    def name(self) -> str:
+        """As an item's."""
+        return self.path
 
 
 Found = BenchmarkItem | Skipped
@@ -79,6 +111,7 @@ class Layout(Protocol):
         trusted."""
 
 
+@lru_cache(maxsize=4096)
 def normalised(name: str) -> str:
     """A name without case and signs: `Stable_Diffusion-v1.4` and `stablediffusionv14` are one."""
     return re.sub(r"[^a-z0-9]+", "", name.lower())

@@ -153,7 +153,8 @@ def _missing(benchmark: Benchmark, root: str, report: Report) -> list[str]:
     expected, own = benchmark.expected, base_name(root)
     found = {normalised(published(name)) for name in report.generators}
     gone = [part for part in expected.generators if normalised(part) not in found]
-    if published(own) in expected.generators:
+    names = layout.context(root) if isinstance(layout, TreeLayout) else ()
+    if any(published(name) in expected.generators for name in names):
         gone = []  # the folder of one generator was given: the others were not asked for
     reals = {normalised(name) for name, n in report.generators.items() if n["real"]}
     for source in expected.reals:
@@ -161,7 +162,7 @@ def _missing(benchmark: Benchmark, root: str, report: Report) -> list[str]:
         named = any(whole in name or name in whole for name in reals)
         if not (named or (reals and len(expected.reals) == 1)):
             gone.append(source)
-    if split_of(own) is None:
+    if split_of(own) is None and is_folder(root):
         gone += [split for split in expected.splits if split not in report.splits]
         gone += [folder for folder in expected.folders if folder not in report.folders]
     if is_folder(root):

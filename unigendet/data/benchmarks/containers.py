@@ -15,6 +15,8 @@ from unigendet.data.opener import MAX_FILE_BYTES, OpenError, open_binary
 
 PICKLED = (".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".npy", ".npz")
 """Endings of members that loaders unpickle, or may be made to."""
+MAX_GROUP_BYTES = 8 << 30
+"""A row group's columns are read at once and may unpack to this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class ParquetTable:
             table = _open_parquet(file, self.location)
             for group in range(table.num_row_groups):
                 for place, values in enumerate(
-                    table.read_row_group(group, columns=columns).to_pylist()
+                    _read_group(table, self.location, group, columns).to_pylist()
                     if columns
                     else [{}] * table.metadata.row_group(group).num_rows
                 ):
@@ -146,4 +148,26 @@ def _open_parquet(file: Any, location: str) -> Any:
 def _column(location: str, group: int, column: str) -> Any:
     """One column of one row group: rows are read in order, so the last group serves the next."""
     with open_binary(location) as file:
-        return _open_parquet(file, location).read_row_group(group, columns=[column])[column]
+        return _read_group(_open_parquet(file, location), location, group, [column])[column]
+
+
+def _read_group(table: Any, location: str, group: int, columns: list[str]) -> Any:
+    """Some columns of a row group. Raises OpenError for one that would fill the memory."""
+    import pyarrow
+
+    about = table.metadata.row_group(group)
+    chunks = (about.column(place) for place in range(about.num_columns))
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema.split(".")[0] in columns
+    )
+    if size > MAX_GROUP_BYTES:
+        raise OpenError(
+            f"{location}: row group {group} unpacks to {size >> 20:,} MiB; "
+            "write the file again with smaller row groups"
+        )
+    try:
+        return table.read_row_group(group, columns=columns)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise OpenError(f"{location}: damaged ({str(error).splitlines()[0]})") from None

@@ -7,6 +7,7 @@ project's. Where folder and label disagree, the image is left out; where most do
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +16,8 @@ from unigendet.data.benchmarks.base import BenchmarkError, BenchmarkItem, Found,
 from unigendet.data.benchmarks.files import ImageFile, find_beside, image_files
 from unigendet.data.benchmarks.labels import WORDS, parse_class
 from unigendet.data.benchmarks.listing import Listing
-from unigendet.data.benchmarks.tables import read_json_list
 from unigendet.data.benchmarks.tree import TreeLayout
+from unigendet.data.tables import read_json_list
 
 _FOLDERS = TreeLayout("fakeclue", frozenset(("real",)), frozenset(("fake",)))
 _LABELS = {"1": False, "0": True, **WORDS}
@@ -32,7 +33,8 @@ class FakeClue:
         listings = _listings(root)
         context = _FOLDERS.context(root)
         on_disk: set[str] = set()
-        compared = differing = 0
+        compared: Counter[str] = Counter()
+        differing: Counter[str] = Counter()
         for file in image_files(root):
             if isinstance(file, Skipped):
                 _records(listings, file.path, None)  # it is there, if unusable
@@ -48,19 +50,21 @@ class FakeClue:
                 continue
             found = _labelled(file, placed, records, split)
             if placed is not None:
-                compared += 1
-                differing += isinstance(found, Skipped)
+                compared[records[0][0]] += 1
+                differing[records[0][0]] += isinstance(found, Skipped)
             yield found
         for split, listing in listings.items():
             if listing.matched or split in on_disk:
                 for path, _ in listing.unmatched():
                     reason = f"listed in data_json/{split}.json, but there is no such file"
                     yield Skipped(path, reason)
-        if differing > MOST * compared:
-            raise BenchmarkError(
-                f"{differing} of {compared} labels in data_json disagree with the folder that the "
-                "image is in: the labels look inverted (FakeClue's own are 1 = real, 0 = fake)"
-            )
+        for split in compared:
+            if differing[split] > MOST * compared[split]:
+                raise BenchmarkError(
+                    f"{differing[split]} of {compared[split]} labels in data_json/{split}.json "
+                    "disagree with the folder that the image is in: the labels look inverted "
+                    "(FakeClue's own are 1 = real, 0 = fake)"
+                )
 
 
 def _records(

@@ -36,19 +36,29 @@ class ImageFile:
     name: str
     """The path below the given folder."""
 
+    @property
+    def name_is_utf8(self) -> bool:
+        r"""False where `name` shows bytes that are not UTF-8 as `\udcff`."""
+        return self.location.endswith(f"/{self.name}")
+
 
 def image_files(root: str, *, skip: frozenset[str] = NO_IMAGES) -> Iterator[ImageFile | Skipped]:
     """Every image below `root`, by its ending or else its first bytes; empty files as skipped."""
     for location, entry in walk(root, skip=skip):
-        name = location[len(root.rstrip("/")) + 1 :]
+        name = shown_name(location[len(root.rstrip("/")) + 1 :])
         suffix = _suffix(entry.name)
         if suffix in RAW:
             yield Skipped(name, "a camera's raw file: convert it to TIFF or PNG")
         elif entry.size == 0:
             if suffix in SUFFIXES or not suffix:
-                yield Skipped(name, "the file is empty (0 bytes)")
+                yield Skipped(name, "the file is empty")
         elif suffix in SUFFIXES or _starts_like_image(location):
             yield ImageFile(location, tuple(name.split("/")[:-1]), name)
+
+
+def shown_name(path: str) -> str:
+    """A path that UTF-8 can write: bytes of another encoding in a file's name as `\\udcff`."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def archives(root: str) -> list[str]:

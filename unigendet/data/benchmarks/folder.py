@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Found, Skipped, normalised, split_of
-from unigendet.data.benchmarks.captions import caption_table, name_caption, sidecar_caption
 from unigendet.data.benchmarks.files import NO_IMAGES, ImageFile, image_files
 from unigendet.data.benchmarks.tree import TreeLayout
+from unigendet.data.caption_tables import CaptionRow, caption_table, name_caption, sidecar_caption
 from unigendet.data.opener import OpenError, base_name, walk
 
-_CLASSES = TreeLayout("folder", frozenset(("0real", "real")), frozenset(("1fake", "fake")))
+_CLASSES = TreeLayout(
+    "folder", frozenset(("0real", "real")), frozenset(("1fake", "fake")), generator_below=True
+)
 
 
 @dataclass(frozen=True)
@@ -23,37 +25,42 @@ class Folder:
         if has_classes(root):
             yield from _CLASSES.scan(root)
             return
-        table = caption_table(root)
-        named = set(table)
+        table, rows = caption_table(root)
+        unmet = {row.file: row for row in rows if row.file}
         for file in image_files(root):
-            named.discard(file.path if isinstance(file, Skipped) else file.name)
+            row = unmet.pop(file.name, CaptionRow(0))
             if isinstance(file, Skipped):
                 yield file
                 continue
+            if row.problem:
+                yield Skipped(file.name, f"line {row.line} of the captions: {row.problem}")
+                continue
             try:
-                row = table.get(file.name)
-                told = row.caption if row and row.caption else sidecar_caption(file.location)
+                told = row.caption or sidecar_caption(file.location)
             except OpenError as error:
-                yield Skipped(file.name, f"its caption: {error}")
+                yield Skipped(file.name, str(error))
                 continue
             yield BenchmarkItem(
                 location=file.location,
                 name=file.name,
                 is_fake=False,
                 generator=REAL,
-                split=_split(file, row.split if row else None),
+                split=_split(file, row.split),
                 native_label="",
-                caption=told or name_caption(file.location),
-                source_id=row.source_id or "" if row else "",
+                caption=told or name_caption(file.name),
+                source_id=row.source_id or "",
             )
-        for name in sorted(named):
-            yield Skipped(name, "named in the captions, but there is no such image")
+        for row in rows:
+            if not row.file:
+                yield Skipped(f"{base_name(table or root)}, line {row.line}", row.problem)
+            elif row.file in unmet:
+                yield Skipped(row.file, "named in the captions, but there is no such image")
 
 
 def has_classes(root: str) -> bool:
-    """Whether any folder of an image is called after a class."""
+    """Whether any folder of an image is called after a class, or the given one after the fakes."""
     known = _CLASSES.real | _CLASSES.fake
-    if normalised(base_name(root)) in known:
+    if normalised(base_name(root)) in _CLASSES.fake:
         return True
     start = len(root.rstrip("/")) + 1
     return any(

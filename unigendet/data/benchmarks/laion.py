@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from unigendet.data.benchmarks.base import BenchmarkItem, Found, Skipped
-from unigendet.data.benchmarks.captions import sidecar_caption
 from unigendet.data.benchmarks.containers import (
     ParquetCell,
     ParquetTable,
@@ -24,9 +23,10 @@ from unigendet.data.benchmarks.containers import (
 )
 from unigendet.data.benchmarks.files import ImageFile, find_beside, image_files
 from unigendet.data.benchmarks.listing import Listing
-from unigendet.data.benchmarks.tables import read_json_list
+from unigendet.data.caption_tables import sidecar_caption
 from unigendet.data.image_header import SUFFIXES
 from unigendet.data.opener import OpenError, base_name, is_file, walk
+from unigendet.data.tables import read_json_list
 
 METADATA = "final_metadata.json"
 _TEXTS = (".txt", ".json")
@@ -57,7 +57,7 @@ class Laion:
             try:
                 yield _real(file.location, file.name, sidecar_caption(file.location) or "")
             except OpenError as error:
-                yield Skipped(file.name, f"its caption: {error}")
+                yield Skipped(file.name, str(error))
 
 
 def _container(location: str, name: str, urls_beside: bool = False) -> Iterator[Found]:
@@ -147,13 +147,16 @@ def _parquet(location: str, name: str, urls_beside: bool) -> Iterator[Found]:
         return
     captions = [c for c in ("caption", "text", "TEXT", "prompt") if c in table.columns]
     extra = [c for c in ("key", "status", "error_message") if c in table.columns]
-    for row in table.rows([*captions, *extra]):
-        own = f"{name}#{row.group}.{row.row}:{row.values.get('key') or row.row}"
-        if row.values.get("status") not in (None, "success"):
-            yield Skipped(own, f"not downloaded: {_told(row.values)}")
-            continue
-        caption = next((str(row.values[c]) for c in captions if row.values[c]), "")
-        yield _real(location, own, caption, ParquetCell(row.group, row.row, image))
+    try:
+        for row in table.rows([*captions, *extra]):
+            own = f"{name}#{row.group}.{row.row}:{row.values.get('key') or row.row}"
+            if row.values.get("status") not in (None, "success"):
+                yield Skipped(own, f"not downloaded: {_told(row.values)}")
+                continue
+            caption = next((str(row.values[c]) for c in captions if row.values[c]), "")
+            yield _real(location, own, caption, ParquetCell(row.group, row.row, image))
+    except OpenError as error:
+        yield Skipped(name, str(error).removeprefix(f"{location}: "))
 
 
 def _told(values: dict[str, Any]) -> str:

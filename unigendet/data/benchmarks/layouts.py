@@ -31,8 +31,8 @@ FORENSYNTHS = TreeLayout(
     _REAL,
     _FAKE,
     generators=_names(
-        "progan stylegan biggan cyclegan stargan gaugan deepfake seeingdark san crn imle stylegan2 "
-        "whichfaceisreal"
+        "progan|progan_train|progan_val stylegan biggan cyclegan stargan gaugan deepfake "
+        "seeingdark san crn imle stylegan2 whichfaceisreal"
     ),
     split_generators={"train": "progan", "val": "progan"},
 )

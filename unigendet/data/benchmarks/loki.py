@@ -14,7 +14,7 @@ from typing import Any
 from unigendet.data.benchmarks.base import BenchmarkError, BenchmarkItem, Found, Skipped
 from unigendet.data.benchmarks.files import find_beside, image_files
 from unigendet.data.benchmarks.listing import Listing
-from unigendet.data.benchmarks.tables import read_json_list
+from unigendet.data.tables import read_json_list
 
 QUESTIONS = ("data_json/image/true_or_false.json", "true_or_false.json")
 _TRUTH = re.compile(r"image_(real|fake)_ask_(?:real|fake)(?:_(.+))?$", re.IGNORECASE)

@@ -22,8 +22,8 @@ from unigendet.data.benchmarks.base import (
 )
 from unigendet.data.benchmarks.containers import ParquetCell, ParquetTable
 from unigendet.data.benchmarks.labels import ANY, parse_class
-from unigendet.data.benchmarks.tables import SUFFIXES, read_rows
 from unigendet.data.opener import OpenError, base_name, is_file, join, list_folder, parent
+from unigendet.data.tables import SUFFIXES, read_rows
 
 PATHS = ("path", "filename", "file", "file_name", "image_path", "filepath", "image", "img_path")
 LABELS = ("label", "is_fake", "fake", "class")

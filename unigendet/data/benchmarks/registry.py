@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from unigendet.data.benchmarks import layouts, rows
-from unigendet.data.benchmarks.base import BenchmarkError, Layout
+from unigendet.data.benchmarks.base import BenchmarkError, Layout, normalised
 from unigendet.data.benchmarks.fakeclue import FakeClue
 from unigendet.data.benchmarks.folder import Folder
-from unigendet.data.benchmarks.laion import METADATA, Laion
+from unigendet.data.benchmarks.laion import METADATA as LAION_METADATA
+from unigendet.data.benchmarks.laion import Laion
 from unigendet.data.benchmarks.loki import QUESTIONS, Loki
 from unigendet.data.benchmarks.manifest import Manifest
 from unigendet.data.benchmarks.tree import TreeLayout
+from unigendet.data.benchmarks.unbiased import METADATA, UnbiasedGenImage
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,17 @@ class Benchmark:
     paper: str = ""
     """arXiv number."""
     licence: str = "not stated"
+
+    def judged_against(self, generator: str, reals: Collection[str]) -> list[str]:
+        """The names, of those that real images carry, that a generator's fakes stand against: its
+        own where its folder has reals, else the source that the set pairs it with, else all."""
+        layout = self.layout
+        source = layout.real_source_of(generator) if isinstance(layout, TreeLayout) else None
+        for name in (generator, source):
+            own = [real for real in reals if name and normalised(real) == normalised(name)]
+            if own:
+                return own
+        return sorted(reals)
 
 
 def _published(layout: TreeLayout, *optional: str) -> tuple[str, ...]:
@@ -86,13 +100,23 @@ _ROWS = (
     ),
     Benchmark(
         "genimage",
-        "GenImage, and Unbiased GenImage's metadata.csv",
+        "GenImage: eight generators",
         layouts.GENIMAGE,
         "{generator}/{inner}/{train,val}/{ai,nature}/",
         "folder: ai = fake, nature = real",
         Expected(_published(layouts.GENIMAGE), ("train", "val")),
         paper="2306.08571",
         licence="CC BY-NC-SA 4.0",
+    ),
+    Benchmark(
+        "unbiased_genimage",
+        "Unbiased GenImage: 450 to 550 pixels, JPEG quality 96",
+        UnbiasedGenImage(),
+        "GenImage's folders and metadata.csv",
+        "folder: ai = fake, nature = real",
+        Expected(files=(METADATA,)),
+        paper="2403.17608",
+        licence="as GenImage",
     ),
     Benchmark(
         "forensynths",
@@ -220,6 +244,15 @@ _ROWS = (
         licence="yours",
     ),
     Benchmark(
+        "parquet",
+        "your own parquet files with the images inside, for training",
+        rows.OWN,
+        "*.parquet with a column of image bytes; without a column label all are real",
+        "1, true, fake = fake; 0, false, real = real",
+        one_class=True,
+        licence="yours",
+    ),
+    Benchmark(
         "folder",
         "your own folder: class folders, or captioned photographs",
         Folder(),
@@ -231,7 +264,7 @@ _ROWS = (
         "laion",
         "LAION downloads, for training",
         Laion(),
-        f"images/ and {METADATA}; or img2dataset's tars, parquet files or folders",
+        f"images/ and {LAION_METADATA}; or img2dataset's tars, parquet files or folders",
         "all real",
         one_class=True,
         licence="links only",

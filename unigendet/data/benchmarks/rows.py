@@ -16,7 +16,7 @@ from unigendet.data.benchmarks.base import (
     split_of,
 )
 from unigendet.data.benchmarks.containers import ParquetCell, ParquetRow, ParquetTable
-from unigendet.data.benchmarks.labels import NUMBERS, WORDS, parse_class
+from unigendet.data.benchmarks.labels import ANY, WORDS, parse_class
 from unigendet.data.opener import OpenError, base_name, is_file, walk
 
 _SHARD = re.compile(r"[-_.]?\d+-of-\d+.*$|\.parquet$", re.IGNORECASE)
@@ -28,7 +28,7 @@ class ParquetLayout:
 
     image: tuple[str, ...] = ("image", "image_data", "img", "jpg", "png")
     label: tuple[str, ...] = ("label",)
-    labels: Mapping[str, bool] = field(default_factory=lambda: {**WORDS, **NUMBERS})
+    labels: Mapping[str, bool] = field(default_factory=lambda: ANY)
     """The set's words for a class -> is fake."""
     generator: tuple[str, ...] = ("model_name", "model", "generator")
     real_source: tuple[str, ...] = ()
@@ -39,6 +39,12 @@ class ParquetLayout:
     """For sets whose label says how the image was made."""
     generator_in_name: bool = False
     """The file's name begins with the generator's: `sd15-00000-of-00019.parquet`."""
+    explanation: tuple[str, ...] = ()
+    source_id: tuple[str, ...] = ()
+    split: str = "test"
+    """Where neither a row nor a name tells one."""
+    label_needed: bool = True
+    """Without: the images of a file that has no column of labels are real."""
 
     def scan(self, root: str) -> Iterator[Found]:
         """Every row of every parquet file below `root`, or of the one file that is given."""
@@ -58,24 +64,30 @@ class ParquetLayout:
             return
         image = table.image_column(self.image)
         label = _first(self.label, table)
-        if image is None or label is None:
+        if image is None or (label is None and self.label_needed):
             wanted = self.image if image is None else self.label
             held = ", ".join(table.columns)
             what = "images" if image is None else "labels"
             yield Skipped(name, f"no column of {what} ({' or '.join(wanted)}); it has {held}")
             return
-        used = (*self.generator, *self.real_source, *self.caption, *self.key, "split")
-        columns = [label, *(c for c in dict.fromkeys(used) if c in table.columns and c != label)]
-        for row in table.rows([column for column in columns if column != image]):
-            yield self._item(location, name, image, label, row)
+        texts = (*self.caption, *self.explanation, *self.source_id)
+        used = (*self.generator, *self.real_source, *texts, *self.key, "split")
+        columns = dict.fromkeys((*([label] if label else []), *used))
+        try:
+            for row in table.rows([c for c in columns if c in table.columns and c != image]):
+                yield self._item(location, name, image, label, row)
+        except OpenError as error:
+            yield Skipped(name, str(error).removeprefix(f"{location}: "))
 
-    def _item(self, location: str, name: str, image: str, label: str, row: ParquetRow) -> Found:
+    def _item(
+        self, location: str, name: str, image: str, label: str | None, row: ParquetRow
+    ) -> Found:
         values = row.values
         key = _value(values, self.key) or str(row.row)
         own = f"{name}#{row.group}.{row.row}:{key}"
-        native = str(values[label])
+        native = str(values[label]) if label else ""
         try:
-            is_fake = parse_class(values[label], self.labels)
+            is_fake = parse_class(values[label], self.labels) if label else False
         except ValueError as error:
             return Skipped(own, str(error))
         return BenchmarkItem(
@@ -83,10 +95,12 @@ class ParquetLayout:
             name=own,
             is_fake=is_fake,
             generator=self._generator(values, native, is_fake, name),
-            split=_split(values, name),
+            split=_split(values, name) or self.split,
             native_label=native,
             member=ParquetCell(row.group, row.row, image),
             caption=_value(values, self.caption),
+            explanation=_value(values, self.explanation),
+            source_id=_value(values, self.source_id),
         )
 
     def _generator(self, values: dict[str, Any], native: str, is_fake: bool, name: str) -> str:
@@ -125,11 +139,21 @@ def _value(values: dict[str, Any], names: tuple[str, ...]) -> str:
     return next((str(value).strip() for value in found if value not in (None, "")), "")
 
 
-def _split(values: dict[str, Any], name: str) -> str:
+def _split(values: dict[str, Any], name: str) -> str | None:
     """The row's own split, else that of the file's or a folder's name."""
     parts = [_SHARD.sub("", part) for part in reversed(name.split("/"))]
-    return next((s for word in (values.get("split"), *parts) if (s := split_of(word))), "test")
+    return next((s for word in (values.get("split"), *parts) if (s := split_of(word))), None)
 
+
+OWN = ParquetLayout(
+    label=("label", "is_fake", "fake", "class"),
+    caption=("caption", "text", "prompt"),
+    explanation=("explanation",),
+    source_id=("source_id",),
+    split="train",
+    label_needed=False,
+)
+"""A user's own files, for training."""
 
 OPENFAKE = ParquetLayout(labels=WORDS)
 """`{core,reddit}/*.parquet` with image, prompt, label, model, type, release_date: the label is the

@@ -28,6 +28,8 @@ PLAIN = frozenset(
 )
 """Folders that hold others and name nothing."""
 
+_BARE = frozenset(("real", "reals", "0real"))
+
 
 @dataclass(frozen=True)
 class Class:
@@ -63,6 +65,8 @@ class TreeLayout:
     """Of sets that have no generator folders at all."""
     nearest: bool = False
     """The generator's folder is the one right above the class folder."""
+    generator_below: bool = False
+    """A generator's folder may also lie below the class folder."""
     only_below: str = ""
     """Images lie below a folder of this name only."""
     companions: re.Pattern[str] = _NEVER
@@ -93,12 +97,14 @@ class TreeLayout:
             wanted = [name for name in names if self._is_companion(name, context)]
             for name in wanted:
                 for found in image_files(f"{above}/{name}"):
-                    if isinstance(found, ImageFile):
-                        parts = (name, *found.parts)
-                        moved = ImageFile(found.location, parts, f"../{name}/{found.name}")
-                        item = self.place(moved, ())
-                        if isinstance(item, BenchmarkItem) and not item.is_fake:
-                            yield item
+                    if isinstance(found, Skipped):
+                        yield Skipped(f"../{name}/{found.path}", found.reason)
+                        continue
+                    parts = (name, *found.parts)
+                    moved = ImageFile(found.location, parts, f"../{name}/{found.name}")
+                    item = self.place(moved, ())
+                    if isinstance(item, Skipped) or not item.is_fake:
+                        yield item
             if wanted:
                 return
             above = parent(above)
@@ -159,18 +165,20 @@ class TreeLayout:
             return told[0]
         if around and around[0] in self.fake | self.real:
             return Class(around[0] in self.fake, around[0], -1)
-        for depth in reversed(range(len(plain))):
-            if self.real_source.fullmatch(plain[depth]):
-                return Class(False, plain[depth], depth)
+        sources = [depth for depth, part in enumerate(plain) if self.real_source.fullmatch(part)]
+        if sources:  # the name of the source rather than the bare word
+            named = [depth for depth in sources if plain[depth] not in _BARE]
+            depth = (named or sources)[-1]
+            return Class(False, plain[depth], depth)
         if self.all_fake:
             return Class(True, "fake", len(plain))
         if self.fakes_without_class != "none":
             known = [depth for depth, part in enumerate(plain) if self._published(part)]
             if known or any(map(self._published, around)):
                 return Class(True, "fake", known[0] if known else -1)
-            named = self._named(plain, len(plain))
-            if self.fakes_without_class == "any" and named is not None:
-                return Class(True, "fake", named)
+            at = self._named(plain, len(plain))
+            if self.fakes_without_class == "any" and at is not None:
+                return Class(True, "fake", at)
             return "not below the folder of a published generator or of real images"
         return f"not below a folder named {_listed(self.real)} or {_listed(self.fake)}"
 
@@ -190,19 +198,20 @@ class TreeLayout:
             return parts[found.depth]
         end = found.depth if plain[found.depth : found.depth + 1] == [found.native] else len(plain)
         end = max(end, 0)
-        for depth in range(end):
-            if plain[depth] in self.inner:
-                return self.inner[plain[depth]]
-            if self._published(plain[depth]):
-                return parts[depth]
-        if split in self.split_generators:
+        # The folder's own spelling is kept; an inner folder only stands in where there is none.
+        around = () if self.nearest and self._named(plain, end) is not None else context
+        told = [part for part in (*parts[:end], *around) if self._published(part)]
+        own = next((part for part in told if normalised(part) not in self.inner), None)
+        within = next((part for part in parts[:end] if self._published(part)), None)
+        if within is None and split in self.split_generators:
             return self.split_generators[split]
-        above = next((name for name in context if self._published(name)), None)
-        if above:
-            return self.inner.get(normalised(above), above)
+        if told:
+            return own or self.inner[normalised(told[0])]
         named = self._named(plain, end)
         if named is not None:
             return parts[named]
+        if self.generator_below and 0 <= found.depth < len(parts) - 1:
+            return parts[found.depth + 1]
         if len(context) > 1 and split_of(context[1]) and not self._is_inner(context[0]):
             return context[0]
         return UNKNOWN if found.is_fake else REAL
@@ -238,4 +247,5 @@ class TreeLayout:
 
 
 def _listed(names: frozenset[str]) -> str:
-    return "/".join(sorted(names))
+    """Class folders as they are published: `0_real`, not `0real`."""
+    return "/".join(re.sub(r"^(\d)", r"\1_", name) for name in sorted(names))

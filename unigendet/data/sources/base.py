@@ -1,4 +1,4 @@
-"""What every source of real images offers: a cheap list of items, and reading one of them."""
+"""What every source of images offers: a cheap list of items, and reading one of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from unigendet.data.benchmarks.base import BenchmarkItem
 from unigendet.types import Sample
 
 
@@ -19,16 +20,29 @@ class SourceItem:
     source_id: str
     split: str
     path: Path
+    """The local file. Where `stored` is a URI, nothing but its name is meant."""
     box: tuple[int, int, int] | None = None
     """Left, top and side of the crop, in pixels of the picture as the source scales it."""
     caption: str | None = None
     """None where the source measures the caption on the pixels."""
     problem: str = ""
     """Why it cannot be used, where the list shows that already: then it is not read."""
+    stored: BenchmarkItem | None = None
+    """Where the image lies, for sources that also read URIs and containers."""
+
+    @property
+    def place(self) -> str:
+        """Where the image lies, to be shown."""
+        return str(self.path) if self.stored is None else self.stored.place
+
+    @property
+    def location(self) -> str:
+        """The file, or the container, as `unigendet.data.opener` takes it."""
+        return str(self.path) if self.stored is None else self.stored.location
 
 
 class Source(Protocol):
-    """A source of real images. Picklable; reading is a function of the item alone."""
+    """A source of images. Picklable; reading is a function of the item alone."""
 
     @property
     def domain(self) -> str: ...

@@ -6,29 +6,32 @@
       a/cat.jpg
       a/cat.txt          a caption of its own, where no table names the image
 
+The table may also be called metadata or manifest, and be a .tsv; `caption_tables` has its columns.
 Without any of these the caption is the file's name, its signs turned to spaces. An image's split is
 the table's, else its first folder where that is called train, val or test, else drawn from
-`source_id` by hashing. Images that are views of one thing should share a `source_id`.
+`source_id` by hashing. Images that are views of one thing should share a `source_id`. The folder
+may be a URI.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from unigendet.data.image_files import read_image
+from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Skipped, normalised
+from unigendet.data.benchmarks.files import ImageFile, image_files
+from unigendet.data.benchmarks.samples import read_fitted, to_sample
+from unigendet.data.caption_tables import CaptionRow, caption_table, name_caption, sidecar_caption
+from unigendet.data.image_header import SUFFIXES
+from unigendet.data.opener import OpenError, base_name, is_folder, location
+from unigendet.data.plain_text import plain
 from unigendet.data.sources.base import SourceItem
-from unigendet.data.sources.caption_table import CaptionRow, read_caption_table
+from unigendet.data.sources.stored import check_settings, source_item, unusable
 from unigendet.data.splits import SPLITS, hashed_split
-from unigendet.data.transforms import FITS
 from unigendet.types import Sample
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_FAKES = frozenset(("1fake", "fake", "fakes"))
+_NO_IMAGES = frozenset(("__macosx",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class ImageFolder:
     Images and lines of the table that cannot be used are items with a `problem`.
     """
 
-    folder: Path
+    folder: Path | str
     image_size: int = 64
     val_share: float = 0.1
     test_share: float = 0.1
@@ -47,68 +50,71 @@ class ImageFolder:
     """How an image is brought to its size: a rule of `unigendet.data.transforms.FITS`."""
 
     def __post_init__(self) -> None:
-        if self.fit not in FITS:
-            raise ValueError(f"fit is {self.fit!r}, not one of {', '.join(FITS)}")
-        if not self.folder.is_dir():
+        check_settings(self.fit, self.val_share, self.test_share)
+        object.__setattr__(self, "folder", location(self.folder))
+        if not is_folder(self._root):
             raise ValueError(f"the image folder {self.folder} does not exist")
-        if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
-            raise ValueError(
-                f"val_share ({self.val_share}) and test_share ({self.test_share}) "
-                f"must be at least 0 and leave something for train"
-            )
+
+    @property
+    def _root(self) -> str:
+        return str(self.folder)
 
     @property
     def domain(self) -> str:
-        return self.folder.resolve().name
+        return base_name(self._root)
 
     def items(self) -> list[SourceItem]:
-        source, rows = read_caption_table(self.folder)
-        paths = sorted(
-            path
-            for path in self.folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES and path.is_file()
-        )
-        if not paths:
-            raise ValueError(f"{self.folder} holds no images ({', '.join(SUFFIXES)})")
-        table = {row.file: row for row in rows if row.file}
-        items = [self._item(path, table) for path in paths]
-        if source is not None:
-            names = {_name(path, self.folder) for path in paths}
-            items += [self._unused(source, row) for row in rows if row.file not in names]
+        table, rows = caption_table(self._root)
+        found = sorted(image_files(self._root, skip=_NO_IMAGES), key=lambda file: file.name)
+        if not found:
+            raise ValueError(f"{self.folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+        by_name = {row.file: row for row in rows if row.file}
+        items = [self._item(file, by_name.get(file.name, CaptionRow(0))) for file in found]
+        if table is not None:
+            names = {file.name for file in found}
+            items += [self._unused(table, row) for row in rows if row.file not in names]
         return items
 
-    def _item(self, path: Path, table: dict[str, CaptionRow]) -> SourceItem:
-        name = _name(path, self.folder)
-        row = table.get(name, CaptionRow(0))
-        problem = row.problem and f"line {row.line} of the captions: {row.problem}"
-        caption = row.caption
-        try:
-            name.encode()
-            caption = caption or _own_caption(path)
-        except UnicodeEncodeError:
-            problem, name = "the file's name is not UTF-8", ascii(name)
-        except UnicodeDecodeError:
-            problem = "the caption beside it is not UTF-8"
-        source_id = row.source_id or f"{self.domain}/{name}"
-        return SourceItem(
-            key=_key(name),
-            source_id=source_id,
-            split=row.split if row.split in SPLITS else self._split(name, source_id),
-            path=path,
-            caption=caption,
-            problem=problem,
+    def _item(self, file: ImageFile | Skipped, row: CaptionRow) -> SourceItem:
+        if _FAKES & {normalised(part) for part in file.name.split("/")[:-1]}:
+            raise ValueError(
+                f"{self.folder}: {plain(file.name)} lies in a folder of fakes, and this source "
+                "takes every image for a real one: name the folder of the real ones"
+            )
+        place = f"{self._root}/{file.name}" if isinstance(file, Skipped) else file.location
+        caption, problem = row.caption, row.problem
+        if isinstance(file, Skipped):
+            problem = file.reason
+        elif not file.name_is_utf8:
+            problem = "the file's name is not UTF-8"
+        elif problem:
+            problem = f"line {row.line} of the captions: {problem}"
+        elif not caption:
+            try:
+                caption = sidecar_caption(place)
+            except OpenError as error:
+                problem = str(error)
+        source_id = row.source_id or f"{self.domain}/{file.name}"
+        split = row.split if row.split in SPLITS else self._split(file.name, source_id)
+        return source_item(
+            BenchmarkItem(
+                place,
+                file.name,
+                is_fake=False,
+                generator=REAL,
+                split=split,
+                native_label="",
+                caption=caption or name_caption(file.name),
+                source_id=source_id,
+            ),
+            problem,
         )
 
-    def _unused(self, source: Path, row: CaptionRow) -> SourceItem:
+    def _unused(self, table: str, row: CaptionRow) -> SourceItem:
         """A line of the table that no image belongs to."""
-        where = f"{source.name}-line-{row.line}"
-        return SourceItem(
-            key=_key(where),
-            source_id=f"{self.domain}/{where}",
-            split="train",
-            path=source,
-            problem=f"line {row.line}: {row.problem or f'there is no image {row.file!a}'}",
-        )
+        name = f"{base_name(table)}-line-{row.line}"
+        problem = row.problem or f"there is no image {row.file!a}"
+        return unusable(table, name, f"line {row.line}: {problem}", self.domain)
 
     def _split(self, name: str, source_id: str) -> str:
         first = name.split("/", 1)[0]
@@ -120,33 +126,6 @@ class ImageFolder:
 
     def read(self, item: SourceItem) -> Sample:
         """Decode one image. Raises ImageError naming the file where it is damaged or no image."""
-        assert item.caption is not None
-        scaled = FITS[self.fit](read_image(item.path), self.image_size)
-        return Sample(
-            key=item.key,
-            image=np.asarray(scaled),
-            source_id=item.source_id,
-            split=item.split,
-            domain=self.domain,
-            caption=item.caption,
-            fake=False,
-        )
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def _own_caption(path: Path) -> str:
-    sidecar = path.with_suffix(".txt")
-    if sidecar.is_file():
-        text = " ".join(sidecar.read_text(encoding="utf-8").split())
-        if text:
-            return text
-    return " ".join(re.split(r"[\W_]+", path.stem)).strip().lower() or "an image"
-
-
-def _key(name: str) -> str:
-    """A tar-safe name that stays unique: two different files never share one."""
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name.rsplit(".", 1)[0])[-60:].strip("-")
-    return f"{readable}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:10]}".lstrip("-")
+        assert item.stored is not None
+        image = read_fitted(item.stored, self.image_size, self.fit)
+        return to_sample(item.stored, self.domain, image)

@@ -1,22 +1,26 @@
-"""captions.jsonl or captions.csv of an image folder, read line by line: a bad line spoils no other.
+"""Captions beside images: one table for a folder, a text file per image, or the file's name.
 
-A line that cannot be used keeps its reason, so that it is reported with the images that cannot be
-read instead of being guessed at.
+A table is read line by line: a bad line spoils no other. It keeps its reason, so that it is
+reported with the images that cannot be read instead of being guessed at.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from unigendet.data.opener import OpenError, base_name, is_file, list_folder, read_bytes
+from unigendet.data.plain_text import plain
 from unigendet.data.splits import SPLITS
 
-FILE_KEYS = ("file", "file_name", "path", "image")
-CAPTION_KEYS = ("caption", "text")
+TABLES = ("captions", "metadata", "manifest")
+KINDS = ("jsonl", "csv", "tsv")
+FILE_KEYS = ("file", "file_name", "filename", "path", "image", "image_path")
+CAPTION_KEYS = ("caption", "text", "prompt")
 LONGEST_RECORD = 50
 """Lines that a quoted CSV field may run over; an open quote swallows no more of the table."""
 
@@ -35,21 +39,44 @@ class CaptionRow:
     """Why the line cannot be used."""
 
 
-def read_caption_table(folder: Path) -> tuple[Path | None, list[CaptionRow]]:
-    """The folder's table, where it has one, and every line of it. Raises ValueError for two."""
-    jsonl, table = folder / "captions.jsonl", folder / "captions.csv"
-    if jsonl.is_file() and table.is_file():
-        raise ValueError(f"{folder} has both captions.jsonl and captions.csv: keep one")
-    if jsonl.is_file():
-        return jsonl, _once(_jsonl_rows(_lines(jsonl)))
-    if table.is_file():
-        return table, _once(_csv_rows(_lines(table)))
-    return None, []
+def caption_table(folder: str) -> tuple[str | None, list[CaptionRow]]:
+    """The location of the folder's table, where it has one, and every line of it.
+
+    Raises OpenError for two tables, and for one whose columns have no names.
+    """
+    there = {entry.name for entry in list_folder(folder) if not entry.is_folder}
+    names = [name for stem in TABLES for kind in KINDS if (name := f"{stem}.{kind}") in there]
+    if len(names) > 1:
+        raise OpenError(f"{folder} has {' and '.join(names)}: keep one")
+    if not names:
+        return None, []
+    place = f"{folder.rstrip('/')}/{names[0]}"
+    lines = _lines(read_bytes(place))
+    return place, _once(_jsonl_rows(lines) if place.endswith("jsonl") else _csv_rows(place, lines))
 
 
-def _lines(path: Path) -> list[str]:
+def sidecar_caption(location: str) -> str | None:
+    """The text file beside an image, on one line; None where there is none or it is empty.
+
+    Raises OpenError where it cannot be read.
+    """
+    place = f"{location.rsplit('.', 1)[0]}.txt"
+    if place == location or not is_file(place):
+        return None
+    try:
+        return " ".join(read_bytes(place).decode("utf-8-sig").split()) or None
+    except UnicodeDecodeError:
+        raise OpenError("the caption beside it is not UTF-8") from None
+
+
+def name_caption(path: str) -> str:
+    """The file's name, its signs turned to spaces."""
+    stem = base_name(path).rsplit(".", 1)[0]
+    return " ".join(re.split(r"[\W_]+", stem)).strip().lower() or "an image"
+
+
+def _lines(data: bytes) -> list[str]:
     """Bytes that are not UTF-8 become lone surrogates, which mark the line that they are in."""
-    data = path.read_bytes()
     kind = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     errors = "surrogateescape" if kind == "utf-8-sig" else "replace"
     # Not splitlines(): captions may hold separators that are no ends of lines.
@@ -63,7 +90,8 @@ def _once(rows: Iterator[CaptionRow]) -> list[CaptionRow]:
     for row in rows:
         first = seen.setdefault(row.file, row.line) if row.file else row.line
         if first != row.line:
-            row = replace(row, problem=f"{row.file} is named already in line {first}", file="")
+            told = f"{plain(row.file)} is named already in line {first}"
+            row = replace(row, problem=told, file="")
         found.append(row)
     return found
 
@@ -83,22 +111,25 @@ def _jsonl_rows(lines: Sequence[str]) -> Iterator[CaptionRow]:
             yield CaptionRow(number, problem="must be an object with file and caption")
 
 
-def _csv_rows(lines: Sequence[str]) -> Iterator[CaptionRow]:
+def _csv_rows(place: str, lines: Sequence[str]) -> Iterator[CaptionRow]:
     head: list[str] | None = None
+    sign = ","
     at = 0
     while at < len(lines):
         if not lines[at].strip():
             at += 1
             continue
-        values, taken, problem = _csv_record(lines, at)
+        if head is None:
+            sign = max(",;\t", key=lines[at].count)
+        values, taken, problem = _csv_record(lines, at, sign)
         number, at = at + 1, at + taken
         if head is None:
-            if problem or not set(values) & set(FILE_KEYS):
-                raise ValueError(
-                    f"the first line of captions.csv must name its columns, "
-                    f"one of them {', '.join(FILE_KEYS)}; it is {lines[0]!r}"
+            head = [value.strip() for value in values]
+            if problem or not set(head) & set(FILE_KEYS):
+                raise OpenError(
+                    f"the first line of {place} must name its columns, "
+                    f"one of them {', '.join(FILE_KEYS)}; it is {plain(lines[number - 1])!r}"
                 )
-            head = values
         elif problem:
             yield CaptionRow(number, problem=problem)
         elif len(values) > len(head):
@@ -109,13 +140,13 @@ def _csv_rows(lines: Sequence[str]) -> Iterator[CaptionRow]:
             yield _row(number, dict(zip(head, values, strict=False)))
 
 
-def _csv_record(lines: Sequence[str], at: int) -> tuple[list[str], int, str]:
+def _csv_record(lines: Sequence[str], at: int, sign: str) -> tuple[list[str], int, str]:
     """The record that begins at a line: its fields, how many lines it has, what is wrong."""
     problem = ""
     for taken in range(1, min(LONGEST_RECORD, len(lines) - at) + 1):
         record = [line + "\n" for line in lines[at : at + taken]]
         try:
-            found = list(csv.reader(record, strict=True))
+            found = list(csv.reader(record, strict=True, delimiter=sign))
         except csv.Error as error:
             problem = problem or f"not valid CSV ({error})"
             if "unexpected end of data" not in str(error):
@@ -138,7 +169,7 @@ def _row(line: int, record: dict[str, Any]) -> CaptionRow:
         problem = f"split is {split!r}, not one of {', '.join(SPLITS)}"
     return CaptionRow(
         line,
-        file=name,
+        file=name.removeprefix("./"),
         caption=str(caption).strip() if caption else None,
         split=split,
         source_id=str(source_id) if source_id else None,

@@ -1,0 +1,172 @@
+"""Stage shard on sources that lie elsewhere: LAION, FakeClue, parquet files, a folder at a URI."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from pipeline.forge import forge
+from pipeline.params import load_params
+from pipeline.shard_parts import cut_into_parts
+from pipeline.sharding import SETS, open_source
+from tests.pipeline.sharding_in_process import (
+    ROOT,
+    context,
+    picture,
+    plan_with_everyday,
+    save_pictures,
+    shard_source,
+)
+from unigendet.data.manifest import read_originals
+from unigendet.data.shards import ShardDataset
+from unigendet.data.sources.base import Source
+from unigendet.data.sources.registry import NAMES
+from unigendet.types import Sample
+
+
+def source(name: str, place: object, **values: object) -> Source:
+    """As the stage opens what params.yaml names."""
+    data = load_params(ROOT / "profiles" / "smoke.yaml").data
+    named = {"source": name, "folder": str(place), "image_size": 32, "train_stride": 32}
+    shares = {"val_share": 0.2, "test_share": 0.2, "fit": "square"}
+    checked = type(data).model_validate(data.model_dump() | named | shares | values)
+    return open_source(checked, seed=0)
+
+
+def encoded(seed: int, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(seed)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def put(folder: Path, name: str, data: bytes) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def written(ctx: Any, domain: str) -> list[Sample]:
+    samples = [sample for name in SETS for sample in ShardDataset(ctx.out, name)]
+    return [sample for sample in samples if sample.domain == domain]
+
+
+def quarantine(ctx: Any) -> dict[str, str]:
+    lines = [json.loads(x) for x in (ctx.out / "quarantine.jsonl").read_text().splitlines()]
+    return {line["path"]: line["reason"] for line in lines}
+
+
+def test_every_registered_source_can_be_named_in_the_parameters(tmp_path: Path) -> None:
+    for name in NAMES:
+        assert source(name, tmp_path).domain == (tmp_path.name if name == "folder" else name)
+    for name, place in (("loki", tmp_path), ("laion", ""), ("blue_marble", tmp_path)):
+        with pytest.raises(ValueError):
+            source(name, place)
+
+
+@pytest.mark.parametrize(("fit", "shape"), [("square", (32, 32)), ("within", (16, 32))])
+def test_laion(tmp_path: Path, fit: str, shape: tuple[int, int]) -> None:
+    rows = [{"image_path": "images/gone.jpg", "prompt": "dead"}]
+    for n in range(40):
+        buffer = io.BytesIO()
+        Image.fromarray(picture(n, 64)[:32]).save(buffer, "JPEG")
+        put(tmp_path / "set", f"images/{n}.jpg", b"broken" if n == 7 else buffer.getvalue())
+        rows.append({"image_path": f"images/{n}.jpg", "prompt": f"picture {n}"})
+    put(tmp_path / "set", "final_metadata.json", json.dumps(rows).encode())
+    counts, ctx = shard_source(
+        source("laion", tmp_path / "set", fit=fit), tmp_path, quarantine_share=0.2
+    )
+    found = written(ctx, "laion")
+    assert (counts.quarantined, len(found), counts.left_out) == (2, 39, 0)
+    assert {sample.image.shape for sample in found} == {(*shape, 3)}
+    assert all(sample.caption.startswith("picture ") for sample in found)
+    reasons = {Path(path).name: reason for path, reason in quarantine(ctx).items()}
+    assert "no such file" in reasons["gone.jpg"] and "not an image" in reasons["7.jpg"]
+
+
+def test_fakeclue_with_both_classes_and_its_explanations(tmp_path: Path) -> None:
+    records = []
+    for n in range(40):
+        kind = ("fake", "real")[n % 2]
+        path = f"{'test' if n > 35 else 'train'}/doc/{kind}/{n}.png"
+        put(tmp_path / "set", path, encoded(n))
+        turns = [{"from": "gpt", "value": f"This is a {kind} image. {n}"}]
+        # The last says the opposite of its folder.
+        label = n % 2 if n != 39 else 0
+        records.append({"image": path, "label": label, "conversations": turns})
+    for split in ("train", "test"):
+        rows = [record for record in records if str(record["image"]).startswith(split)]
+        put(tmp_path / "set", f"data_json/{split}.json", json.dumps(rows).encode())
+    _, ctx = shard_source(source("fakeclue", tmp_path / "set"), tmp_path, quarantine_share=0.2)
+    found = written(ctx, "fakeclue")
+    assert sum(sample.fake for sample in found) == 20 and len(found) == 39
+    for sample in found:
+        word = "fake" if sample.fake else "real"
+        assert sample.explanation.startswith(f"This is a {word} image.")
+        assert sample.generator == ("doc" if sample.fake else "real")
+    ((path, reason),) = quarantine(ctx).items()
+    assert path.endswith("39.png") and "its folder says real" in reason
+    with pytest.raises(ValueError, match=r"holds .* fakes: this stage makes fakes of its own"):
+        forge(SimpleNamespace(inputs={"shard": ctx.out}))  # type: ignore[arg-type]
+
+
+def test_parquet_files_with_the_images_inside(tmp_path: Path) -> None:
+    rows = [
+        {
+            "image": {"bytes": b"" if n == 3 else encoded(n, ("PNG", "JPEG")[n % 2])},
+            "caption": f"picture {n}",
+            "label": ("real", "fake", "unsure")[2 if n == 5 else n % 2],
+            "explanation": f"because {n}",
+            "source_id": f"scene {n // 2}",
+            "split": ("train", "val", "test")[n // 2 % 3],
+        }
+        for n in range(24)
+    ]
+    (tmp_path / "set").mkdir()
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, tmp_path / "set" / "a.parquet", row_group_size=5)
+    put(tmp_path / "set", "b.parquet", b"no table")
+    _, ctx = shard_source(source("parquet", tmp_path / "set"), tmp_path, quarantine_share=0.2)
+    found = {sample.caption: sample for sample in written(ctx, "parquet")}
+    assert set(found) == {f"picture {n}" for n in range(24) if n not in (3, 5)}
+    for n in (0, 1, 22):
+        sample = found[f"picture {n}"]
+        assert (sample.fake, sample.explanation) == (n % 2 == 1, f"because {n}")
+        assert sample.split == ("train", "val", "test")[n // 2 % 3]
+    assert len(quarantine(ctx)) == 3 and "the file is empty" in quarantine(ctx).values()
+    facts = [one for name in ("train", "val", "test") for one in read_originals(ctx.out, name)]
+    assert {one.format for one in facts if one is not None} == {"PNG", "JPEG"}
+
+
+def test_a_folder_at_a_uri(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "set", 12)
+    files = fsspec.filesystem("memory")
+    files.put(str(tmp_path / "set"), "/photos", recursive=True)
+    try:
+        files.pipe_file("/photos/train/bad.png", b"no image")
+        remote = source("folder", "memory://photos")
+        _, ctx = shard_source(remote, tmp_path / "remote", quarantine_share=0.2)
+        _, local = shard_source(source("folder", tmp_path / "set"), tmp_path / "local")
+        found, same = written(ctx, "photos"), written(local, "set")
+        assert len(found) == 12 == len(same)
+        for one, other in zip(found, same, strict=True):
+            assert np.array_equal(one.image, other.image) and one.caption == other.caption
+        assert list(quarantine(ctx)) == ["memory://photos/train/bad.png"]
+        encoding = context(tmp_path / "x").params.shard.encoding()
+        before, again = (
+            cut_into_parts(plan_with_everyday(remote), tmp_path, encoding)[0].digest
+            for _ in range(2)
+        )
+        files.pipe_file("/photos/train/bad.png", encoded(99))
+        after = cut_into_parts(plan_with_everyday(remote), tmp_path, encoding)[0].digest
+        assert before == again != after
+    finally:
+        files.rm("/photos", recursive=True)
