@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from unigendet.data.loader import MixedBatches
     from unigendet.models.pretrained import Pretrained
     from unigendet.training.session import TrainingSession
+
+
+GENERATION_SIDE = r".*moe_gen.*|(vae2llm|llm2vae|time_embedder|diga_mlp)\..*"
+"""Names of the weights that serve generation; all others serve detection and text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,40 @@ def train_gduf(
     objective = GdufObjective(loaded.vae, weights.gduf())
     trained = session.train(plan.name, loaded.model, objective, batches.batch, plan.optim)
     trained.ema.copy_to_model()
+    return loaded
+
+
+def train_separately(
+    session: TrainingSession,
+    start: Path,
+    data: DetectionData,
+    generation: PhasePlan,
+    detection: PhasePlan,
+    weights: AlignmentWeights,
+    more_fakes: Sequence[Path] = (),
+) -> Pretrained:
+    """What GDUF is compared with: each task by itself, on its own side of the weights.
+
+    The flow loss trains the generation side of `generation.optim.trainable`, the verdict and the
+    answers train the rest of `detection.optim.trainable`; no loss reaches the other task's weights.
+    With the seed, steps and numbers per step of one GDUF phase in both plans each task sees the
+    very images and draws that it sees there, for as many updates at the same learning rates; the
+    forward passes are the same too, in two packs a step instead of one. Detection comes last, since
+    it reads the generation expert and DIGA, which follows, trains that expert again.
+    """
+    from unigendet.objectives import GdufObjective
+
+    loaded = session.load(start, generation.optim)
+    objective = GdufObjective(loaded.vae, weights.gduf())
+    for plan, side in (
+        (replace(generation, detection_per_step=0), f"(?=(?:{GENERATION_SIDE})$)"),
+        (replace(detection, generation_per_step=0), f"(?!(?:{GENERATION_SIDE})$)"),
+    ):
+        patterns = "|".join(f"(?:{pattern})" for pattern in plan.optim.trainable)
+        optim = replace(plan.optim, trainable=(f"{side}(?:{patterns})",))
+        batches = _batches(session, loaded, data, plan, more_fakes)
+        trained = session.train(plan.name, loaded.model, objective, batches.batch, optim)
+        trained.ema.copy_to_model()
     return loaded
 
 

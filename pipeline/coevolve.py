@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.artifacts import BEST_WEIGHTS, read_json, write_json
-from pipeline.coevolution import DigaSettings, PhasePlan, train_diga, train_gduf
+from pipeline.coevolution import (
+    DigaSettings,
+    PhasePlan,
+    train_diga,
+    train_gduf,
+    train_separately,
+)
 from pipeline.detection_data import DetectionData
 from pipeline.exporting import export_session, write_summary
 from pipeline.loss_weights import AlignmentWeights, resolve
@@ -114,7 +120,15 @@ def _gduf(
     folder: Path,
 ) -> None:
     plan = job.plan("gduf", number)
-    trained = train_gduf(session, start, job.data, plan, job.weights, more_fakes)
+    if job.section.joint:
+        trained = train_gduf(session, start, job.data, plan, job.weights, more_fakes)
+    else:
+        flow, detection = (
+            replace(plan, name=f"round{number}_{task}") for task in ("flow", "detection")
+        )
+        trained = train_separately(
+            session, start, job.data, flow, detection, job.weights, more_fakes
+        )
     _keep(session, job, trained, plan.name, folder)
 
 

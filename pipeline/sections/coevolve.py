@@ -75,6 +75,9 @@ class CoevolveSection(Section):
     """Rounds of co-evolution. A weight is a number, or `auto` for the sweep's best."""
 
     rounds: Count
+    joint: bool
+    """Whether generation and detection learn together (GDUF); false trains each side of the weights
+    by itself, with the same samples and steps: what GDUF is compared with."""
     flow_weight: AutoWeight
     det_weight: AutoWeight
     text_weight: AutoWeight
@@ -93,6 +96,15 @@ class CoevolveSection(Section):
     fresh_fakes_guidance: NonNegative
     validation_images: Count
     samples: SampleGridSection
+
+    @model_validator(mode="after")
+    def _separate_tasks_are_counted(self) -> CoevolveSection:
+        if not self.joint and self.gduf.token_budget is not None:
+            raise ValueError(
+                "joint: false needs gduf.token_budget: null, since a budget filled by one task "
+                "alone would give it more samples than it has in GDUF"
+            )
+        return self
 
     def automatic(self) -> list[str]:
         """The weights that the sweep is to find."""

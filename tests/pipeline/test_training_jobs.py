@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.coevolution import DigaSettings, PhasePlan, train_diga, train_gduf
+from pipeline.coevolution import (
+    DigaSettings,
+    PhasePlan,
+    train_diga,
+    train_gduf,
+    train_separately,
+)
 from pipeline.coevolve import CoevolveJob, train_rounds
 from pipeline.detection_data import DetectionData
 from pipeline.detector import DetectorJob, train_detector
@@ -155,6 +162,58 @@ def test_gduf_trains_both_experts_and_diga_the_generator_alone(
     allowed = ("vae2llm", "llm2vae", "time_embedder", "diga_mlp")
     assert all("moe_gen" in name or name.startswith(allowed) for name in learned)
     assert all(row["align_loss"] > 0 for row in rows(session) if row["phase"] == "diga")
+
+
+def test_without_gduf_each_task_trains_its_own_side_on_the_same_samples(
+    params: Params, detector: Path, detection: DetectionData, tmp_path: Path
+) -> None:
+    sides: dict[str, set[str]] = {}
+    optim = params.coevolve.gduf.optim.config()
+    joint = PhasePlan("gduf", 1, 4, 4, optim)
+    before = load_pretrained(detector).model
+    for name, flow_steps, detection_steps in (("flow", 2, 0), ("detection", 0, 2)):
+        session = TrainingSession(tmp_path / name, say=lambda _: None)
+        apart = train_separately(
+            session,
+            detector,
+            detection,
+            replace(joint, name="flow", optim=replace(optim, steps=flow_steps)),
+            replace(joint, name="detection", optim=replace(optim, steps=detection_steps)),
+            WEIGHTS,
+        )
+        sides[name] = changed(before, apart.model)
+    generation = ("vae2llm", "llm2vae", "time_embedder")
+    assert all("moe_gen" in name or name.startswith(generation) for name in sides["flow"])
+    assert not [n for n in sides["detection"] if "moe_gen" in n or n.startswith(generation)]
+    assert {"llm2vae"} <= {name.split(".")[0] for name in sides["flow"]}
+    assert {"vit_model", "fake_cls_head"} <= {name.split(".")[0] for name in sides["detection"]}
+
+    loaded = load_pretrained(detector)
+
+    def keys(generation: int, judged: int) -> tuple[list[str], list[str]]:
+        batches = detection.batches(
+            session,
+            loaded.tokenizer,
+            loaded.config,
+            generation_per_step=generation,
+            detection_per_step=judged,
+            phase_seed=1,
+        )
+        drawn, seen = batches.samples(3)
+        return [s.key for s in drawn], [s.key for s in seen]
+
+    assert (keys(4, 0)[0], keys(0, 4)[1]) == keys(4, 4)
+
+
+def test_separate_training_in_the_rounds_leaves_a_model_and_two_histories(
+    params: Params, detector: Path, detection: DetectionData, tmp_path: Path
+) -> None:
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    section = params.coevolve.model_copy(update={"joint": False, "rounds": 1})
+    train_rounds(session, CoevolveJob(detector, detection, WEIGHTS, section))
+    phases = list(dict.fromkeys(row["phase"] for row in rows(session)))
+    assert phases == ["round1_flow", "round1_detection", "round1_diga"]
+    assert (tmp_path / "kept" / "model" / "config.json").is_file()
 
 
 def test_the_rounds_run_in_order_and_the_fresh_fakes_join_the_second(
