@@ -9,6 +9,8 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PROFILE ?= tiny
 PYTEST_ARGS ?=
+SEEDS ?= 11 12 13 14 15
+ARMS ?= full no_smsa no_gduf no_diga
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DO_NOT_TRACK := 1
@@ -17,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup repro smoke test test-fast check lint type ui use cluster-up cluster-job cluster-down clean
+.PHONY: help setup repro smoke claims leave-one-out results test test-fast check lint type ui use cluster-up cluster-job cluster-down clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +41,15 @@ repro: $(STAMP) ## run the experiment in params.yaml: every stage that is not up
 
 smoke: $(STAMP) ## run the same stages in miniature, in a scratch copy of the workspace
 	python -m pipeline.smoke
+
+claims: $(STAMP) ## ablations into docs/results/: make claims SEEDS="11 12" ARMS="full no_diga" PROFILE=tiny
+	python -m pipeline.claims run --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS)
+
+leave-one-out: $(STAMP) ## each forgery family in turn the only test family
+	python -m pipeline.claims leave-one-out --profile $(PROFILE) --seeds $(SEEDS)
+
+results: $(STAMP) ## make docs/results.md from docs/results/ alone
+	python -m pipeline.claims report
 
 test: $(STAMP) ## run all tests
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -1,0 +1,1 @@
+"""The paper's claims, measured: arms that differ in one thing, paired over seeds."""

@@ -1,0 +1,178 @@
+"""What is claimed, as figures of two arms, and what the results say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.claims.arms import FULL
+from pipeline.claims.result import ArmResult, by_seed
+from unigendet.metrics.bootstrap import Floats
+from unigendet.metrics.detection import DetectionTask, area_under, roc_curve
+from unigendet.metrics.paired import (
+    PairedDifference,
+    SeedDifference,
+    hierarchical_difference,
+    t_difference,
+)
+
+UNSEEN = "auroc_unseen"
+EVERYDAY = "auroc_everyday"
+_DRAWS = 1000
+FORGETTING_LIMIT = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`full` against `control` by one figure."""
+
+    name: str
+    control: str
+    figure: str
+    better: int
+    """+1 where higher is better, -1 where lower is."""
+    main: bool = False
+    """Whether the claim stands or falls with it; the others are shown beside it."""
+
+
+CLAIMS = tuple(
+    Claim(name, control, figure, better, main=place == 0)
+    for name, control, figures in (
+        (
+            "SMSA helps detection",
+            "no_smsa",
+            ((UNSEEN, 1), (EVERYDAY, 1), ("nll_unseen", -1), ("auroc_in_domain", 1)),
+        ),
+        (
+            "GDUF helps detection",
+            "no_gduf",
+            ((UNSEEN, 1), (EVERYDAY, 1), ("nll_unseen", -1), ("auroc_in_domain", 1)),
+        ),
+        ("GDUF helps generation", "no_gduf", (("kd", -1), ("fd", -1))),
+        ("DIGA helps generation", "no_diga", (("kd", -1), ("fd", -1))),
+        ("The full method beats a detector trained alone", "alone", ((UNSEEN, 1), (EVERYDAY, 1))),
+    )
+    for place, (figure, better) in enumerate(figures)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A claim's figure over the seeds that both arms have."""
+
+    claim: Claim
+    seeds: tuple[int, ...]
+    full: tuple[float, ...]
+    control: tuple[float, ...]
+    student: PairedDifference
+    """Full minus control."""
+    hierarchical: PairedDifference | None
+    """The same over seeds and sources, where the figure is made from stored scores."""
+
+    @property
+    def verdict(self) -> str:
+        """In words, from Student's interval alone: the rule was fixed before any result."""
+        return verdict(self.student, self.claim.better)
+
+
+def verdict(difference: PairedDifference, better: int) -> str:
+    """`helps`, `hurts`, `no effect shown`, or that there are too few seeds."""
+    if difference.low is None or difference.high is None:
+        return "too few seeds"
+    low, high = sorted((better * difference.low, better * difference.high))
+    return "helps" if low > 0 else "hurts" if high < 0 else "no effect shown"
+
+
+def compare(results: Sequence[ArmResult], claim: Claim) -> Comparison | None:
+    """None where no seed has both arms."""
+    full, control = by_seed(results), by_seed(results, claim.control)
+    seeds = tuple(sorted(full.keys() & control.keys()))
+    if not seeds:
+        return None
+    ours = tuple(figure_of(full[seed], claim.figure) for seed in seeds)
+    theirs = tuple(figure_of(control[seed], claim.figure) for seed in seeds)
+    hierarchical = None
+    if claim.figure in (UNSEEN, EVERYDAY):
+        pairs = [_by_weights(full[seed], control[seed], claim.figure) for seed in seeds]
+        hierarchical = hierarchical_difference(pairs, draws=_DRAWS)
+    return Comparison(claim, seeds, ours, theirs, t_difference(ours, theirs), hierarchical)
+
+
+def figure_of(result: ArmResult, name: str) -> float:
+    """A figure of one result by its short name; a `ValueError` where it has none.
+
+    `auroc_unseen`, `nll_unseen` and `auroc_everyday` are about families that the detector never saw
+    and that our own autoencoder did not decode, all together against the real images of their set.
+    """
+    if name in (UNSEEN, EVERYDAY):
+        fake, score, _ = pooled(result, name)
+        return area_under(roc_curve(fake, score))
+    if name == "nll_unseen":
+        fake, score, _ = pooled(result, UNSEEN)
+        return DetectionTask(fake, score).figures().balanced_nll
+    group, key = {
+        "auroc_in_domain": ("detection", "in_domain_all_auroc"),
+        "balanced_accuracy_unseen": ("detection", "cross_generator_all_balanced_accuracy"),
+        "kd": ("generation", "kd_model"),
+        "fd": ("generation", "fd_model"),
+        "kd_pretrained": ("generation", "kd_pretrained"),
+    }[name]
+    value = result.figures[group].get(key)
+    if value is None:
+        raise ValueError(f"{result.arm}, seed {result.seed}: has no {key}; run it again")
+    return float(value)
+
+
+def pooled(result: ArmResult, name: str) -> tuple[list[bool], list[float], list[str]]:
+    """Labels, P(fake)s and sources of the real images and the counted fakes of one set."""
+    by_family = result.scores["home" if name == UNSEEN else "everyday"]
+    left_out = {*result.trained_on, *result.own_decoder}
+    rows = [
+        (family != "real", score, source)
+        for family, sources in sorted(by_family.items())
+        if family not in left_out
+        for source, scores in sorted(sources.items())
+        for score in scores
+    ]
+    fake, score, source = zip(*rows, strict=True)
+    return list(fake), list(score), list(source)
+
+
+def _by_weights(full: ArmResult, control: ArmResult, name: str) -> SeedDifference:
+    fake, ours, sources = pooled(full, name)
+    fake_too, theirs, sources_too = pooled(control, name)
+    if (fake, sources) != (fake_too, sources_too):
+        raise ValueError(f"seed {full.seed}: {control.arm} was judged on other images than {FULL}")
+
+    def difference(weights: Floats) -> float:
+        if not _both_classes(fake, weights):
+            return float("nan")
+        areas = [area_under(roc_curve(fake, score, weights)) for score in (ours, theirs)]
+        return areas[0] - areas[1]
+
+    return SeedDifference(difference, sources)
+
+
+def _both_classes(fake: Sequence[bool], weights: Floats) -> bool:
+    of_fakes = float(weights[np.asarray(fake)].sum())
+    return 0 < of_fakes < float(weights.sum())
+
+
+def forgetting(results: Sequence[ArmResult]) -> PairedDifference | None:
+    """In-domain AUROC after the last DIGA minus before it, of the full arm; None without any."""
+    values = [one.figures["forgetting"] for one in by_seed(results).values()]
+    if not values:
+        return None
+    after = [float(v["in_domain_auroc_after_diga"] or np.nan) for v in values]
+    return t_difference(after, [float(v["in_domain_auroc_before_diga"] or np.nan) for v in values])
+
+
+def forgetting_verdict(found: PairedDifference) -> str:
+    """Whether the drop is shown to stay within one point of AUROC."""
+    if found.low is None or found.high is None:
+        return "too few seeds"
+    if found.low >= -FORGETTING_LIMIT:
+        return "holds: drop of at most 0.01"
+    return "fails: drop of more than 0.01" if found.high < -FORGETTING_LIMIT else "not shown"

@@ -1,0 +1,178 @@
+"""docs/results.md, made from the JSONs under docs/results/ alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.claims.arms import ARMS, FULL, LEAVE_OUT
+from pipeline.claims.comparisons import (
+    CLAIMS,
+    EVERYDAY,
+    UNSEEN,
+    Comparison,
+    compare,
+    figure_of,
+    forgetting,
+    forgetting_verdict,
+)
+from pipeline.claims.plots import draw_differences
+from pipeline.claims.result import RESULTS, ArmResult, by_seed, load_results, moves_roles
+from unigendet.metrics.paired import FEWEST_SEEDS, PairedDifference
+
+PAGE = Path("docs") / "results.md"
+_WORDS = {
+    UNSEEN: "AUROC, unseen families",
+    EVERYDAY: "AUROC, everyday photographs",
+    "nll_unseen": "verdict loss (nats), unseen families",
+    "auroc_in_domain": "AUROC, in domain",
+    "balanced_accuracy_unseen": "balanced accuracy, unseen families",
+    "kd": "KD of generated tiles",
+    "fd": "FD of generated tiles",
+}
+_HEAD = f"""# Results
+
+Made by `make claims` from the JSONs under `docs/results/`; do not edit. Arms of a seed share data,
+stage-one weights, fakes and test images, take the same loss weights and steps, and differ in what
+their name says. A difference is full method minus control, mean over seeds. Student's interval
+decides the word in the last column ("helps", "hurts", "no effect shown"); a bootstrap over seeds
+and then sources stands beside it where single scores enter. Fewer than {FEWEST_SEEDS} seeds give
+no interval. Intervals are of 95 % each and not corrected for their number. Unseen families are
+those that the detector did not learn from and that the project's own autoencoder did not decode;
+fakes by an arm's own co-evolved generator are in no figure here. KD and FD are on
+EfficientNet-Lite0 features, lower is better.
+"""
+_NOTHING = """
+No results yet: `make claims` runs the four arms at five seeds (some hours on two cores), goes on
+where it was interrupted, and writes this page.
+"""
+
+
+def write_page(workspace: Path) -> None:
+    """Writes the page and its plots. Raises ValueError for results that cannot be compared."""
+    folders = sorted(path for path in (workspace / RESULTS).glob("*") if path.is_dir())
+    parts = [_HEAD]
+    for folder in folders:
+        if results := load_results(folder):
+            parts.append(_profile(folder, results))
+    page = workspace / PAGE
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n".join(parts if len(parts) > 1 else [_HEAD + _NOTHING]), encoding="utf-8")
+
+
+def _profile(folder: Path, results: Sequence[ArmResult]) -> str:
+    paired = [one for one in results if not moves_roles(one)]
+    comparisons = [found for claim in CLAIMS if (found := compare(paired, claim)) is not None]
+    lines = [f"## Profile {folder.name}", ""]
+    if comparisons or by_seed(paired):
+        lines += _claims(comparisons, forgetting(paired))
+    if comparisons:
+        plot = folder / "differences.png"
+        draw_differences(plot, comparisons, _WORDS)
+        lines += [f"![differences by seed]({RESULTS.name}/{folder.name}/{plot.name})", ""]
+    if paired:
+        lines += _arms(paired)
+    if own := [one for one in results if one.arm.startswith(LEAVE_OUT)]:
+        lines += _left_out(own)
+    return "\n".join([*lines, *_origin(results)])
+
+
+def _claims(comparisons: Sequence[Comparison], kept: PairedDifference | None) -> list[str]:
+    lines = [
+        "| claim | figure | full | control | difference | interval (t) | seeds, then sources | n | "
+        "verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in comparisons:
+        name = f"**{one.claim.name}**" if one.claim.main else ""
+        word = f"**{one.verdict}**" if one.claim.main else one.verdict
+        more = _interval(one.hierarchical) if one.hierarchical else ""
+        cells = [
+            name,
+            _WORDS[one.claim.figure] + (", lower is better" if one.claim.better < 0 else ""),
+            f"{np.mean(one.full):.4f}",
+            f"{np.mean(one.control):.4f} (`{one.claim.control}`)",
+            f"{one.student.value:+.4f}",
+            _interval(one.student),
+            more,
+            str(one.student.seeds),
+            word,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if kept is not None:
+        lines.append(
+            "| **DIGA forgets nothing** | AUROC, in domain, after the last DIGA minus before | | | "
+            f"{kept.value:+.4f} | {_interval(kept)} | | {kept.seeds} | "
+            f"**{forgetting_verdict(kept)}** |"
+        )
+    return [*lines, ""]
+
+
+def _interval(found: PairedDifference) -> str:
+    if found.low is None or found.high is None:
+        return "too few seeds"
+    return f"[{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def _arms(results: Sequence[ArmResult]) -> list[str]:
+    names = [name for name in ARMS if by_seed(results, name)]
+    names += sorted({one.arm for one in results} - set(names))
+    said = "Mean over an arm's seeds, and the standard deviation between them:"
+    return _table(said, names, results)
+
+
+def _left_out(results: Sequence[ArmResult]) -> list[str]:
+    said = "One family left out at a time: the only test family, the others train or validate."
+    return _table(said, sorted({one.arm for one in results}), results)
+
+
+def _table(said: str, names: Sequence[str], results: Sequence[ArmResult]) -> list[str]:
+    lines = [
+        said,
+        "",
+        f"| arm | changes | n | {' | '.join(_WORDS.values())} |",
+        "| --- | --- | --- |" + " --- |" * len(_WORDS),
+    ]
+    for name in names:
+        own = by_seed(results, name)
+        changes = next(iter(own.values())).overrides
+        told = ", ".join(f"`{key}={value}`" for key, value in changes.items())
+        if name.startswith(LEAVE_OUT):
+            told = f"`{name.removeprefix(LEAVE_OUT)}` is the only test family"
+        cells = [_spread([figure_of(one, figure) for one in own.values()]) for figure in _WORDS]
+        lines.append(f"| {name} | {told or 'nothing'} | {len(own)} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{np.mean(values):.4f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.4f}"
+
+
+def _origin(results: Sequence[ArmResult]) -> list[str]:
+    full = next((one for one in results if one.arm == FULL), results[0])
+    weights = ", ".join(f"{name} {value:.4g}" for name, value in full.weights.items())
+    machines = sorted(
+        {
+            f"{m['cores']} x {m['cpu']}, torch {m['torch']}, Python {m['python']}"
+            for m in (one.machine for one in results)
+        }
+    )
+    commands = sorted({one.command for one in results})
+    seeds = ", ".join(map(str, sorted({one.seed for one in results})))
+    codes = len({one.code for one in results})
+    hours = sum(sum(one.seconds.values()) for one in results) / 3600
+    return [
+        f"Seeds {seeds}. Weights of every arm: "
+        f"{weights}. Parameters `{full.base}` (without arm and seed).",
+        "",
+        *(f"- Command: `{command}`" for command in commands),
+        *(f"- Machine: {machine}" for machine in machines),
+        f"- Revisions: {', '.join(sorted({one.revision[:12] for one in results}))}"
+        + (f"; {codes} states of the code that decides figures" if codes > 1 else ""),
+        f"- {len(results)} runs, at most {hours:.1f} hours (stages that arms share are counted "
+        "for each)",
+        "",
+    ]

@@ -1,0 +1,158 @@
+"""The runner: what is there is not run again, a failure loses nothing, others are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.claims import run as runner
+from pipeline.claims.__main__ import main
+from pipeline.claims.arms import base_values, named_arms
+from pipeline.claims.collect import collect
+from pipeline.claims.result import load_result, load_results
+from pipeline.claims.run import Plan, run_plan
+
+SMOKE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan of two arms and two seeds whose stages do nothing."""
+
+    def copied(workspace: Path, target: Path, *, params: Path) -> None:
+        (target / ".dvc").mkdir(parents=True)
+
+    def collected(workspace: Path, *, use_vae: bool) -> dict[str, Any]:
+        return {
+            "pool": "p",
+            "seconds": {},
+            "weights": {},
+            "trained_on": [],
+            "own_decoder": [],
+            "figures": {},
+            "scores": {},
+        }
+
+    monkeypatch.setattr(runner, "copy_workspace", copied)
+    monkeypatch.setattr(runner, "collect", collected)
+    monkeypatch.setattr(runner, "_repro", lambda copy, workspace, log: None)
+    arms = named_arms(["full", "no_diga"])
+    return Plan(tmp_path, SMOKE, base_values(SMOKE), arms, (11, 12), "make claims")
+
+
+def _refuse(copy: Path, workspace: Path, log: Path) -> None:
+    raise AssertionError("ran again")
+
+
+def test_what_is_there_is_not_run_again_and_more_seeds_add_up(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_plan(plan) == []
+    names = [path.name for path in sorted(plan.results.glob("*"))]
+    assert names == [f"{a}-seed{s}.json" for a in ("full", "no_diga") for s in (11, 12)]
+    said = capsys.readouterr().out
+    assert "4 of 4: no_diga, seed 12" in said and "about 0 min left" in said
+    run_plan(replace(plan, seeds=(11, 12, 13)))
+    assert len(load_results(plan.results)) == 6
+    monkeypatch.setattr(runner, "_repro", _refuse)
+    assert run_plan(plan) == []
+
+
+def test_the_params_of_a_run_are_those_of_its_arm(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def read(copy: Path, workspace: Path, log: Path) -> None:
+        seen.append((copy / "params.yaml").read_text())
+        assert str(workspace / "runs") in (copy / ".dvc" / "config.local").read_text()
+
+    monkeypatch.setattr(runner, "_repro", read)
+    run_plan(replace(plan, seeds=(11,)))
+    assert "seed: 11" in seen[0] and "align_weight: 0.0" in seen[1]
+
+
+def test_a_failed_arm_is_told_at_the_end_and_the_others_are_kept(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(copy: Path, workspace: Path, log: Path) -> None:
+        if "full-seed11" in log.name:
+            raise ValueError("no luck")
+
+    monkeypatch.setattr(runner, "_repro", fail)
+    assert run_plan(plan) == ["full, seed 11: no luck"]
+    assert len(list(plan.results.glob("*.json"))) == 3
+
+
+def test_the_end_of_a_failed_log_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(ValueError, match="dvc repro ended with"):
+        runner._repro(tmp_path / "copy", tmp_path, tmp_path / "log")
+
+
+def test_other_parameters_or_code_are_refused_with_the_way_out(plan: Plan) -> None:
+    run_plan(plan)
+    other = base_values(SMOKE) | {"tracking": {"uri": "sqlite:///x.db", "experiment": "other"}}
+    assert run_plan(replace(plan, base=other)) == []  # tracking decides nothing
+    changed = dict(plan.base)
+    changed["evaluate"] = {**changed["evaluate"], "generated": 9}
+    with pytest.raises(ValueError, match=r"full-seed11.json is of other parameters.*delete"):
+        run_plan(replace(plan, base=changed))
+    path = plan.results / "full-seed12.json"
+    path.write_text(path.read_text().replace(load_result(path).code, "0" * 16))
+    with pytest.raises(ValueError, match=r"full-seed12.json is of other code"):
+        run_plan(plan)
+    with pytest.raises(ValueError, match="made by other code"):
+        load_results(plan.results)
+
+
+def test_a_broken_result_is_named(plan: Plan) -> None:
+    run_plan(plan)
+    path = plan.results / "full-seed11.json"
+    path.write_text(json.dumps({"arm": "full"}))
+    with pytest.raises(ValueError, match=r"full-seed11.json is no result"):
+        run_plan(plan)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="no valid JSON"):
+        run_plan(plan)
+
+
+def test_what_is_kept_of_a_finished_run(finished: Path) -> None:
+    found = collect(finished, use_vae=True)
+    assert found["trained_on"] == ["flow"] and "flow" in found["own_decoder"]
+    home = found["scores"]["home"]
+    assert set(home) == {"real", "flow", "inpaint"}
+    assert {len(sources) for sources in home.values()} == {8}
+    figures = found["figures"]
+    assert figures["generation"]["kd_model"] is not None
+    # Both models are the same untrained one: nothing is forgotten.
+    after, before = (
+        figures["forgetting"][f"in_domain_auroc_{when}_diga"] for when in ("after", "before")
+    )
+    assert after == pytest.approx(figures["detection"]["in_domain_all_auroc"], abs=1e-5)
+    assert 0 <= before <= 1
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--arms", "fulll"], "did you mean full"),
+        (["run", "--profile", "tinny"], "no profile 'tinny'"),
+        (["run", "--seeds", "-1"], "seed"),
+    ],
+)
+def test_the_command_tells_what_is_wrong(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
