@@ -74,6 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
     print(f"[claims] {workspace / PAGE}")
     if failed:
         print("\n".join([f"error: {len(failed)} failed:", *failed]), file=sys.stderr)

@@ -115,9 +115,10 @@ def figure_of(result: ArmResult, name: str) -> float:
     group, key = {
         "auroc_in_domain": ("detection", "in_domain_all_auroc"),
         "balanced_accuracy_unseen": ("detection", "cross_generator_all_balanced_accuracy"),
+        "auroc_in_domain_before_diga": ("forgetting", "in_domain_auroc_before_diga"),
+        "auroc_in_domain_after_diga": ("forgetting", "in_domain_auroc_after_diga"),
         "kd": ("generation", "kd_model"),
         "fd": ("generation", "fd_model"),
-        "kd_pretrained": ("generation", "kd_pretrained"),
     }[name]
     value = result.figures[group].get(key)
     if value is None:
@@ -162,11 +163,12 @@ def _both_classes(fake: Sequence[bool], weights: Floats) -> bool:
 
 def forgetting(results: Sequence[ArmResult]) -> PairedDifference | None:
     """In-domain AUROC after the last DIGA minus before it, of the full arm; None without any."""
-    values = [one.figures["forgetting"] for one in by_seed(results).values()]
-    if not values:
-        return None
-    after = [float(v["in_domain_auroc_after_diga"] or np.nan) for v in values]
-    return t_difference(after, [float(v["in_domain_auroc_before_diga"] or np.nan) for v in values])
+    full = by_seed(results).values()
+    after, before = (
+        [figure_of(one, f"auroc_in_domain_{when}_diga") for one in full]
+        for when in ("after", "before")
+    )
+    return t_difference(after, before) if after else None
 
 
 def forgetting_verdict(found: PairedDifference) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import STAGES, read_json, write_json
+from pipeline.artifacts import STAGES, read_json
 from pipeline.claims.arms import FULL
 from pipeline.provenance import import_closure
 
@@ -54,10 +56,15 @@ class ArmResult:
     fakes by this arm's own generator: a worse one would make a better-looking detector."""
 
     def save(self, folder: Path) -> Path:
-        """Writes `<arm>-seed<k>.json`."""
+        """Writes `<arm>-seed<k>.json`, whole or not at all; the scores take one line."""
+        values = asdict(self)
+        scores = json.dumps(values.pop("scores"), separators=(",", ":"), allow_nan=False)
+        head = json.dumps(values, indent=2, allow_nan=False).removesuffix("\n}")
         folder.mkdir(parents=True, exist_ok=True)
         path = result_path(folder, self.arm, self.seed)
-        write_json(path, asdict(self))
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(f'{head},\n  "scores": {scores}\n}}\n', encoding="utf-8")
+        os.replace(partial, path)
         return path
 
 
