@@ -149,7 +149,13 @@ def _finished_rows(order: PartOrder) -> Any:
         whole = file_sha256(order.images_path) == rows.schema.metadata[_CHECKSUM].decode()
     except (OSError, pyarrow.ArrowException):
         return None
-    return rows if whole else None
+    problems = rows.column("problem").to_pylist()
+    # What a remote store failed to give, it may give now.
+    failed = any(
+        problem and not one.item.problem and is_remote(one.item.location)
+        for problem, one in zip(problems, order.planned, strict=True)
+    )
+    return rows if whole and not failed else None
 
 
 def _row_schema() -> Any:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from pipeline.forge import forge
 from pipeline.params import load_params
-from pipeline.shard_parts import cut_into_parts
+from pipeline.shard_parts import PlannedItem, cut_into_parts, write_part
 from pipeline.sharding import SETS, open_source
 from tests.pipeline.sharding_in_process import (
     ROOT,
@@ -27,7 +28,9 @@ from tests.pipeline.sharding_in_process import (
     save_pictures,
     shard_source,
 )
+from unigendet.data.benchmarks import base
 from unigendet.data.manifest import read_originals
+from unigendet.data.opener import OpenError
 from unigendet.data.shards import ShardDataset
 from unigendet.data.sources.base import Source
 from unigendet.data.sources.registry import NAMES
@@ -170,3 +173,23 @@ def test_a_folder_at_a_uri(tmp_path: Path) -> None:
         assert before == again != after
     finally:
         files.rm("/photos", recursive=True)
+
+
+def test_what_a_store_failed_to_give_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = fsspec.filesystem("memory")
+    for n, split in enumerate(("train", "val", "test")):
+        files.pipe_file(f"/fragile/{split}/{n}.png", encoded(n))
+    try:
+        remote = source("folder", "memory://fragile")
+        plan = [PlannedItem(remote, item, item.split) for item in remote.items()]
+        (order,) = cut_into_parts(plan, tmp_path, context(tmp_path / "x").params.shard.encoding())
+        with monkeypatch.context() as broken:
+            broken.setattr(base, "read_bytes", Mock(side_effect=OpenError("no connection")))
+            assert write_part(order).quarantined == 3
+        again = write_part(order)
+        assert (again.quarantined, again.reused) == (0, False)
+        assert write_part(order).reused
+    finally:
+        files.rm("/fragile", recursive=True)
