@@ -47,7 +47,8 @@ def test_every_arm_of_every_profile_changes_what_it_says_alone(
         params, text = arm_params(base, Arm(name, overrides), 11)
         values = _flat(params.model_dump(mode="json"))
         changed = {key: value for key, value in values.items() if value != plain[key]}
-        assert changed == overrides
+        # A profile may have an arm's value already: bagel-7b teaches from the last layer.
+        assert changed == {key: value for key, value in overrides.items() if plain[key] != value}
         # What is written for DVC is read again as the same experiment.
         (tmp_path / "params.yaml").write_text(text)
         assert load_params(tmp_path / "params.yaml") == params
