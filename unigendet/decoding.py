@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +28,19 @@ class DecodingConfig:
     """Draw among so many of the likeliest tokens only; 0 for all."""
     top_p: float = 1.0
     """Draw among the fewest tokens that hold this much probability."""
+    repetition_penalty: float = 1.0
+    """Above 1, words that the answer has already are less likely: a positive logit is divided by
+    it, a negative one multiplied. 1 is off."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0 or self.temperature < 0 or self.top_k < 0:
             raise ValueError("max_tokens, temperature and top_k must not be negative")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        if not self.repetition_penalty > 0:
+            raise ValueError(
+                f"repetition_penalty must be above 0 (1 is off), got {self.repetition_penalty}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,11 @@ def decode_answers(
     hidden = model.forward_cached(step_query(ids), cache).und  # (B, hidden)
     det_logits = model.det_logits(hidden)
     for count in range(1, config.max_tokens + 1):
-        ids = choose_tokens(model.text_logits(hidden), config, generator)
+        logits = model.text_logits(hidden)
+        if config.repetition_penalty != 1:
+            said = [words[context] for context in contexts]
+            logits = penalised(logits, said, config.repetition_penalty)
+        ids = choose_tokens(logits, config, generator)
         for context, token in zip(contexts, ids.tolist(), strict=True):
             finished[context] = finished[context] or token == markers.eos
             if not finished[context]:
@@ -85,6 +97,16 @@ def decode_answers(
             cache, ids, contexts = cache.select(kept), ids[kept], [contexts[row] for row in rows]
         hidden = model.forward_cached(step_query(ids), cache).und
     return Answers(tuple(tuple(answer) for answer in words), det_logits)
+
+
+def penalised(logits: Tensor, said: Sequence[Sequence[int]], penalty: float) -> Tensor:
+    """Logits (B, vocabulary) with the tokens of `said[i]` made less likely in row i."""
+    rows = [row for row, tokens in enumerate(said) for _ in set(tokens)]
+    columns = [token for tokens in said for token in set(tokens)]
+    changed = logits.clone()
+    found = logits[rows, columns]
+    changed[rows, columns] = torch.where(found > 0, found / penalty, found * penalty)
+    return changed
 
 
 def choose_tokens(

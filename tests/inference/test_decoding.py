@@ -8,7 +8,7 @@ import torch
 
 from unigendet.data.packing import TextItem
 from unigendet.data.prompts import detection_context
-from unigendet.decoding import DecodingConfig, choose_tokens, decode_answers
+from unigendet.decoding import DecodingConfig, choose_tokens, decode_answers, penalised
 from unigendet.inference import UniGenDet
 from unigendet.models.queries import step_query
 from unigendet.prefill import read_contexts
@@ -44,6 +44,26 @@ def test_draws_follow_the_probabilities() -> None:
 def test_draws_stay_among_the_likeliest(config: DecodingConfig, allowed: set[int]) -> None:
     logits = torch.tensor([0.45, 0.25, 0.2, 0.1]).log().expand(2000, 4)
     assert set(choose_tokens(logits, config, _generator()).tolist()) == allowed
+
+
+def test_said_tokens_are_less_likely_whatever_their_sign() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.5], [2.0, -1.0, 0.5]])
+    expected = torch.tensor([[1.0, -2.0, 0.5], [2.0, -1.0, 0.25]])
+    assert torch.equal(penalised(logits, [[0, 1, 0], [2]], 2.0), expected)
+    assert torch.equal(penalised(logits, [[], []], 2.0), logits)
+
+
+def test_a_strong_penalty_repeats_no_word(small: UniGenDet, pictures: list[np.ndarray]) -> None:
+    context = detection_context(pictures[0], small.tokenizer, small.config)
+
+    def words(penalty: float) -> tuple[int, ...]:
+        cache = read_contexts(small.model, small.vae, small.tokenizer.markers, [context])
+        config = DecodingConfig(max_tokens=12, repetition_penalty=penalty)
+        return decode_answers(small.model, cache, small.tokenizer.markers, config).ids[0]
+
+    plain, varied = words(1.0), words(1e6)
+    assert len(set(varied)) == len(varied)
+    assert plain[:1] == varied[:1]  # nothing was said before the first
 
 
 def test_an_answer_is_what_stepwise_greedy_reading_gives(
