@@ -55,7 +55,7 @@ def read_contexts(
         done = [place + (item is not None) for place, item in zip(done, now, strict=True)]
     cache.reserve(sum(query.width for query in queries) + room)
     for query in queries:
-        model.forward_cached(query.to(device), cache)
+        model.read(query.to(device), cache)
     return cache
 
 

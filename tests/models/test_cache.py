@@ -42,11 +42,9 @@ def _read(model: UniGenDetModel, contexts: list[int]) -> KVCache:
     questions = _texts(3, 9, 1)
     cache = model.new_cache(len(contexts))
     chosen = torch.cat([tokens[i] for i in contexts])
-    model.forward_cached(
-        latent_query(chosen, [shapes[i] for i in contexts], CONFIG, MARKERS), cache
-    )
-    model.forward_cached(vit_query([pictures[i] for i in contexts], CONFIG, MARKERS), cache)
-    model.forward_cached(text_query([questions[i] for i in contexts]), cache)
+    model.read(latent_query(chosen, [shapes[i] for i in contexts], CONFIG, MARKERS), cache)
+    model.read(vit_query([pictures[i] for i in contexts], CONFIG, MARKERS), cache)
+    model.read(text_query([questions[i] for i in contexts]), cache)
     return cache
 
 
@@ -75,6 +73,26 @@ def test_batched_ragged_equals_one_by_one() -> None:
                 together.content(layer, index), alone.content(layer, 0), strict=True
             ):
                 torch.testing.assert_close(part, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_reading_leaves_what_a_forward_leaves() -> None:
+    """Without the hidden states, all layers' keys and values are the same bits."""
+    model = tiny_model(CONFIG)
+    pictures = _pictures((12, 12), (24, 12))
+    tokens, shapes = _latent_tokens(pictures)
+    queries = [
+        latent_query(torch.cat(tokens), shapes, CONFIG, MARKERS),
+        vit_query(pictures, CONFIG, MARKERS),
+        text_query(_texts(3, 9)),
+    ]
+    read, computed = model.new_cache(2), model.new_cache(2)
+    for query in queries:
+        model.read(query, read)
+        model.forward_cached(query, computed)
+    assert read.lengths.tolist() == computed.lengths.tolist()
+    assert read.next_position.tolist() == computed.next_position.tolist()
+    for mine, wanted in zip(read.keys + read.values, computed.keys + computed.values, strict=True):
+        assert torch.equal(mine[:, :, : read.length], wanted[:, :, : read.length])
 
 
 def test_equals_training_forward() -> None:
@@ -184,6 +202,8 @@ def test_query_and_cache_must_agree() -> None:
     model = tiny_model(CONFIG)
     with pytest.raises(ValueError, match="2 contexts, the cache holds 1"):
         model.forward_cached(text_query(_texts(1, 2)), model.new_cache(1))
+    with pytest.raises(ValueError, match="2 contexts, the cache holds 1"):
+        model.read(text_query(_texts(1, 2)), model.new_cache(1))
 
 
 def test_interpolated_positions_reach_inference() -> None:

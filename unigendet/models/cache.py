@@ -155,14 +155,18 @@ class CachedAttention:
         return bias.masked_fill_(~sees, -torch.inf)[:, None]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+        self.write(k, v, layer)
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[:, :, self.start : self.end] = self._padded(k)
-        values[:, :, self.start : self.end] = self._padded(v)
         out = grouped_attention(
             self._padded(q), keys[:, :, : self.end], values[:, :, : self.end], self.bias
         )
         rows = out.transpose(1, 2).flatten(0, 1)
         return rows if self.in_order else rows.index_select(0, self.query.places)
+
+    def write(self, k: Tensor, v: Tensor, layer: int) -> None:
+        """Put keys and values (N, kv heads, D) behind the cache's last entry."""
+        self.cache.keys[layer][:, :, self.start : self.end] = self._padded(k)
+        self.cache.values[layer][:, :, self.start : self.end] = self._padded(v)
 
     def _padded(self, x: Tensor) -> Tensor:
         """Token rows (N, heads, D) -> (B, heads, Q, D), zeros where a block is shorter."""

@@ -8,15 +8,20 @@ routing costs nothing; only the attention puts them back together.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from unigendet.config import TransformerConfig
 from unigendet.models.attention import Attend
+from unigendet.models.cache import CachedAttention
 from unigendet.models.layers import GatedMLP, RMSNorm, run_block
 from unigendet.models.positions import rotary, rotate
 from unigendet.types import HiddenState
+
+Angles = tuple[Tensor, Tensor]
+"""What `rotary` gives: the angles of every row."""
 
 
 class TwoExpertAttention(nn.Module):
@@ -42,21 +47,29 @@ class TwoExpertAttention(nn.Module):
         self.k_norm_moe_gen = RMSNorm(head_dim, config.rms_norm_eps)
 
     def forward(
-        self, und: Tensor, gen: Tensor, angles: tuple[Tensor, Tensor], attend: Attend, layer: int
+        self, und: Tensor, gen: Tensor, angles: Angles, attend: Attend, layer: int
     ) -> tuple[Tensor, Tensor]:
         heads = (-1, self.head_dim)
         q = self.q_norm(self.q_proj(und).unflatten(1, heads))  # (Nu, heads, D)
-        k = self.k_norm(self.k_proj(und).unflatten(1, heads))  # (Nu, kv heads, D)
-        v = self.v_proj(und).unflatten(1, heads)
         if gen.shape[0]:
             gen_q = self.q_norm_moe_gen(self.q_proj_moe_gen(gen).unflatten(1, heads))
-            gen_k = self.k_norm_moe_gen(self.k_proj_moe_gen(gen).unflatten(1, heads))
-            gen_v = self.v_proj_moe_gen(gen).unflatten(1, heads)
-            q, k, v = torch.cat([q, gen_q]), torch.cat([k, gen_k]), torch.cat([v, gen_v])
-        mixed = attend(rotate(q, *angles), rotate(k, *angles), v, layer).flatten(1)
+            q = torch.cat([q, gen_q])
+        k, v = self.keys_values(und, gen, angles)
+        mixed = attend(rotate(q, *angles), k, v, layer).flatten(1)
         count = und.shape[0]
         und_out = self.o_proj(mixed[:count])
         return und_out, self.o_proj_moe_gen(mixed[count:]) if gen.shape[0] else gen
+
+    def keys_values(self, und: Tensor, gen: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        """Keys after norm and rotation, and values: (Nu + Ng, kv heads, D) each."""
+        heads = (-1, self.head_dim)
+        k = self.k_norm(self.k_proj(und).unflatten(1, heads))
+        v = self.v_proj(und).unflatten(1, heads)
+        if gen.shape[0]:
+            gen_k = self.k_norm_moe_gen(self.k_proj_moe_gen(gen).unflatten(1, heads))
+            gen_v = self.v_proj_moe_gen(gen).unflatten(1, heads)
+            k, v = torch.cat([k, gen_k]), torch.cat([v, gen_v])
+        return rotate(k, *angles), v
 
 
 class TwoExpertLayer(nn.Module):
@@ -74,18 +87,23 @@ class TwoExpertLayer(nn.Module):
         self.post_attention_layernorm_moe_gen = RMSNorm(width, eps)
 
     def forward(
-        self, und: Tensor, gen: Tensor, angles: tuple[Tensor, Tensor], attend: Attend, layer: int
+        self, und: Tensor, gen: Tensor, angles: Angles, attend: Attend, layer: int
     ) -> tuple[Tensor, Tensor]:
-        has_gen = gen.shape[0] > 0
-        und_normed = self.input_layernorm(und)
-        gen_normed = self.input_layernorm_moe_gen(gen) if has_gen else gen
-        und_mixed, gen_mixed = self.self_attn(und_normed, gen_normed, angles, attend, layer)
+        und_mixed, gen_mixed = self.self_attn(*self._normed(und, gen), angles, attend, layer)
         und = und + und_mixed
         und = und + self.mlp(self.post_attention_layernorm(und))
-        if has_gen:
+        if gen.shape[0]:
             gen = gen + gen_mixed
             gen = gen + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen))
         return und, gen
+
+    def keys_values(self, und: Tensor, gen: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        """What other tokens read of these in this layer (`TwoExpertAttention.keys_values`)."""
+        return self.self_attn.keys_values(*self._normed(und, gen), angles)
+
+    def _normed(self, und: Tensor, gen: Tensor) -> tuple[Tensor, Tensor]:
+        normed = self.input_layernorm(und)
+        return normed, self.input_layernorm_moe_gen(gen) if gen.shape[0] else gen
 
 
 class TwoExpertTransformer(nn.Module):
@@ -128,9 +146,7 @@ class TwoExpertTransformer(nn.Module):
                 f"The model has layers 0 to {depth - 1}; cannot run {wanted} of them and tap "
                 f"{sorted(taps)}."
             )
-        angles = rotary(
-            position_ids, self.config.head_dim, self.config.rope_theta, hidden.und.dtype
-        )
+        angles = self._angles(hidden, position_ids)
         und, gen = hidden.und, hidden.gen
         tapped: dict[int, HiddenState] = {}
         for index in range(wanted):
@@ -140,6 +156,23 @@ class TwoExpertTransformer(nn.Module):
                 tapped[index] = HiddenState(und, gen)
         normed = HiddenState(self.norm(und), self.norm_moe_gen(gen) if gen.shape[0] else gen)
         return normed, tapped
+
+    def fill(self, hidden: HiddenState, position_ids: Tensor, attend: CachedAttention) -> None:
+        """`forward` where its result is of no interest, only what it leaves in the cache.
+
+        Nothing reads the last layer's output then, so that layer ends with keys and values.
+        """
+        angles = self._angles(hidden, position_ids)
+        und, gen = hidden.und, hidden.gen
+        depth = len(self.layers)
+        for index in range(depth - 1):
+            und, gen = self.layers[index](und, gen, angles, attend, index)
+        last = cast("TwoExpertLayer", self.layers[depth - 1])
+        attend.write(*last.keys_values(und, gen, angles), depth - 1)
+
+    def _angles(self, hidden: HiddenState, position_ids: Tensor) -> Angles:
+        config = self.config
+        return rotary(position_ids, config.head_dim, config.rope_theta, hidden.und.dtype)
 
 
 class LanguageModel(nn.Module):

@@ -5,9 +5,9 @@ Training uses `UniGenDetModel.forward` on a `PackedBatch`.
 Inference uses a `KVCache` of B contexts at once, of any lengths (specification 8):
 
     cache = model.new_cache(batch_size=B)
-    model.forward_cached(text_query(texts), cache)                  # ids with bos and eos
-    model.forward_cached(latent_query(tokens, shapes, config, markers), cache)  # clean: t = 0
-    model.forward_cached(vit_query(pixels, config, markers), cache)
+    model.read(text_query(texts), cache)                            # ids with bos and eos
+    model.read(latent_query(tokens, shapes, config, markers), cache)            # clean: t = 0
+    model.read(vit_query(pixels, config, markers), cache)
     hidden = model.forward_cached(step_query(ids), cache).und       # (B, hidden), one token each
     logits, verdicts = model.text_logits(hidden), model.det_logits(hidden)
 
@@ -143,7 +143,7 @@ class UniGenDetModel(nn.Module):
 
     @torch.no_grad()
     def forward_cached(self, query: Query, cache: KVCache, *, store: bool = True) -> HiddenState:
-        """Read one block per context (specification 8).
+        """The hidden states of one block per context over what was read before (specification 8).
 
         Args:
             query: what each context reads, on the cache's device.
@@ -153,6 +153,25 @@ class UniGenDetModel(nn.Module):
             The final hidden states of the query's tokens, after the experts' norms: text and ViT
             tokens in `und`, latent tokens in `gen`, contexts one after another.
         """
+        embedded, positions, attend = self._cached(query, cache)
+        hidden: HiddenState
+        hidden, _ = self.language_model.model(embedded, positions, attend)
+        if store:
+            cache.advance(query)
+        return hidden
+
+    @torch.no_grad()
+    def read(self, query: Query, cache: KVCache) -> None:
+        """Let `cache` grow by one block per context, as `forward_cached` does, for less.
+
+        Hidden states of the last layer are not computed: what is decoded later reads only keys and
+        values.
+        """
+        self.language_model.model.fill(*self._cached(query, cache))
+        cache.advance(query)
+
+    def _cached(self, query: Query, cache: KVCache) -> tuple[HiddenState, Tensor, CachedAttention]:
+        """Embeddings and RoPE positions of the query's tokens, and their attention."""
         if query.filled.shape[0] != cache.batch_size:
             raise ValueError(
                 f"The query is for {query.filled.shape[0]} contexts, the cache holds "
@@ -167,12 +186,7 @@ class UniGenDetModel(nn.Module):
                 query.x_t, query.timesteps, query.latent_images, query.latent_position_ids
             )
         positions = cache.next_position[query.contexts] + query.offsets
-        attend = CachedAttention(cache, query, und.dtype)
-        hidden: HiddenState
-        hidden, _ = self.language_model.model(HiddenState(und, gen), positions, attend)
-        if store:
-            cache.advance(query)
-        return hidden
+        return HiddenState(und, gen), positions, CachedAttention(cache, query, und.dtype)
 
     def velocity(self, hidden: Tensor) -> Tensor:
         """Final hidden states of latent tokens (N, hidden) -> velocities (N, p * p * z)."""
