@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.training.toy import toy_batch, toy_model, toy_objective
+from unigendet import parallel
 from unigendet.config import OptimConfig
 from unigendet.training.session import Progress, TrainingSession
 
@@ -107,3 +108,43 @@ def test_a_result_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "kept" / "result").exists()
     kept = session.once("result", lambda folder: None)
     assert list(kept.iterdir()) == []
+
+
+def test_what_one_rank_lacks_is_done_again_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With folders of their own, another rank may have been stopped before this one."""
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    run(session)
+    rows = history(tmp_path)
+    weights = tmp_path / "kept" / "second" / "weights.safetensors"
+    before = load_file(weights)
+    shutil.rmtree(tmp_path / "kept" / "first")
+    monkeypatch.setattr(parallel, "least", lambda value, device="cpu": 0)
+    run(session)
+    assert history(tmp_path) == rows
+    after = load_file(weights)
+    assert all(after[name].equal(value) for name, value in before.items())
+
+
+def test_history_goes_on_from_the_step_that_every_rank_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This rank has step 3, another one none: rows of both of the steps before are made again."""
+    session = TrainingSession(tmp_path, say=lambda _: None)
+
+    def start(die_at: int) -> None:
+        def batches(step: int) -> Tensor:
+            if step == die_at:
+                raise Killed
+            return toy_batch(step)
+
+        session.train("phase", toy_model(), toy_objective, batches, CONFIG)
+
+    with pytest.raises(Killed):
+        start(5)
+    assert [row[1] for row in history(tmp_path)] == [2, 4]
+    monkeypatch.setattr(parallel, "least", lambda value, device="cpu": 0)
+    with pytest.raises(Killed):
+        start(3)
+    assert [row[1] for row in history(tmp_path)] == [2]

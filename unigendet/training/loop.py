@@ -118,7 +118,7 @@ def train(
     optimizer = build_optimizer(parameters, config)
     ema = Ema(parameters, config.ema_decay)
     start, spent, window, window_steps = 0, 0.0, dict[str, float](), 0
-    found = _newest_of_all(checkpoint_dir, device)
+    found = newest_of_all(checkpoint_dir, device) if checkpoint_dir else None
     if found is not None:
         saved = checkpoints.read_state(found, phase, config)
         checkpoints.restore(found, model=model, parameters=parameters, optimizer=optimizer, ema=ema)
@@ -187,10 +187,8 @@ def train(
     return TrainResult(phase, config.steps, spent + time.perf_counter() - began, start, ema)
 
 
-def _newest_of_all(folder: Path | None, device: str | torch.device) -> Path | None:
-    """The newest checkpoint that every rank has, or None."""
-    if folder is None:
-        return None
+def newest_of_all(folder: Path, device: str | torch.device) -> Path | None:
+    """The newest checkpoint that every rank has in its `folder`, or None; all have to call it."""
     own = checkpoints.latest_checkpoint(folder)
     step = parallel.least(checkpoints.step_of(own) if own else 0, device)
     return folder / checkpoints.checkpoint_name(step) if step else None

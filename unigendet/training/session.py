@@ -32,8 +32,8 @@ from unigendet.data.tokenizer import Tokenizer
 from unigendet.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from unigendet.models.unified import UniGenDetModel
 from unigendet.models.vae import LatentAutoencoder
-from unigendet.training.checkpoint import LoopState, latest_checkpoint, step_of
-from unigendet.training.loop import LogRow, TrainResult, train
+from unigendet.training.checkpoint import LoopState, step_of
+from unigendet.training.loop import LogRow, TrainResult, newest_of_all, train
 from unigendet.types import Objective
 
 HISTORY = "history.jsonl"
@@ -98,9 +98,9 @@ class TrainingSession:
         trains through `train` resumes by itself.
         """
         kept = self.folder / "kept" / name
-        done = kept.is_dir()
-        parallel.wait_for_all()  # so that no rank sees what another is only now making
-        if done:
+        # Asked of all ranks before any of them makes it: with folders of their own, one may have it
+        # already where another was interrupted.
+        if parallel.least(int(kept.is_dir()), self.device):
             self._say(f"{name}: done before, kept")
             return kept
         making = kept.with_name(f".{name}.making")
@@ -111,6 +111,7 @@ class TrainingSession:
         produce(making)
         parallel.wait_for_all()
         if self.leader:
+            shutil.rmtree(kept, ignore_errors=True)
             making.rename(kept)
             # The phases inside `produce` are over: their checkpoints are not needed any more.
             shutil.rmtree(self.folder / "loop", ignore_errors=True)
@@ -165,7 +166,7 @@ class TrainingSession:
     ) -> TrainResult:
         """`unigendet.training.loop.train` with this session's checkpoints, history and device."""
         checkpoints = self.folder / "loop" / phase
-        found = latest_checkpoint(checkpoints)
+        found = newest_of_all(checkpoints, self.device)
         done = step_of(found) if found else 0
         if self.leader:
             self._forget_rows(phase, after=done)
