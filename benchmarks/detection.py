@@ -47,7 +47,10 @@ def detect(
 
 
 def detection_work(model: UniGenDetModel, size: int, images: int, tokens: int) -> Work:
-    """The work of `detect`: an answer reads bos and all its words but the last."""
+    """The work of `detect`: an answer reads bos and all its words but the last.
+
+    Image and question are read for their keys and values, without the rest of the last layer.
+    """
     config = model.config
     latents = (size // (config.vae.downsample * config.latent_patch_size)) ** 2
     patches = size // config.vit.patch_size
@@ -65,6 +68,7 @@ def detection_work(model: UniGenDetModel, size: int, images: int, tokens: int) -
         images=images,
         logits=tokens * images,
         verdicts=images,
+        only_read=3,
     )
 
 

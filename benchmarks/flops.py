@@ -6,8 +6,9 @@ sum). Backward costs twice the forward, so a training step takes
 
     6 x active parameters x tokens  +  12 x layers x width x visible pairs.
 
-Nothing else counts: no padding, hidden pairs, recomputation, norms, softmax or optimizer. The
-autoencoder has convolutions instead of tokens, so it is measured apart (`autoencoder_flops`).
+Nothing else counts: no padding, hidden pairs, recomputation, norms, softmax or optimizer. Tokens
+that are only read into a cache need keys and values of the last layer, and no more of it counts.
+The autoencoder has convolutions instead of tokens, so it is measured apart (`autoencoder_flops`).
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def model_work(
     velocities: int = 0,
     logits: int = 0,
     verdicts: int = 0,
+    only_read: int = 0,
 ) -> Work:
     """The work of reading samples of these blocks, in one forward or block by block.
 
@@ -85,6 +87,8 @@ def model_work(
         velocities: at how many latent tokens a velocity is predicted.
         logits: at how many tokens the next word is.
         verdicts: at how many tokens the verdict is.
+        only_read: so many leading blocks of each sample, all latents among them, go into a cache
+            and their hidden states nowhere: of the last layer they need keys and values alone.
     """
     config, language = model.config, model.language_model
     generation = sum(
@@ -94,17 +98,23 @@ def model_work(
         if name.endswith("_moe_gen")
     )
     understanding = _weights(language.model.layers) - generation
-    tokens = sum(split.length for splits in samples for split in splits)
+    kv_width = config.llm.num_key_value_heads * config.llm.head_dim
+    layers = config.llm.num_hidden_layers
+    # Of each expert in one layer, all that is no key and no value.
+    beyond = generation // layers - 2 * config.llm.hidden_size * kv_width
+    reading = [tuple(splits[:only_read]) for splits in samples]
+    read = sum(split.length for splits in reading for split in splits)
+    read_latents = latents if only_read else 0
+    words = sum(split.length for splits in samples for split in splits) - latents
     patches = [rows * columns for rows, columns in vit_shapes]
-    pairs = sum(
-        count * int(sample_mask(splits).sum())
-        for splits, count in Counter(tuple(splits) for splits in samples).items()
-    )
+    pairs = layers * _visible(samples) - _visible(reading)
     vit_pairs = sum(count**2 for count in patches)
     return Work(
         parts={
-            "understanding expert": Part(understanding, tokens - latents),
-            "generation expert": Part(generation, latents),
+            "understanding expert": Part(understanding, words - (read - read_latents)),
+            "generation expert": Part(generation, latents - read_latents),
+            "understanding expert, read only": Part(understanding - beyond, read - read_latents),
+            "generation expert, read only": Part(generation - beyond, read_latents),
             "image encoder": Part(
                 _weights(model.vit_model) + _weights(model.connector), sum(patches)
             ),
@@ -114,7 +124,7 @@ def model_work(
             "words out": Part(_weights(language.lm_head), logits),
             "verdicts out": Part(_weights(model.fake_cls_head), verdicts),
         },
-        attention=4 * pairs * config.llm.hidden_size * config.llm.num_hidden_layers
+        attention=4 * pairs * config.llm.hidden_size
         + 4 * vit_pairs * config.vit.hidden_size * config.vit.num_hidden_layers,
     )
 
@@ -124,6 +134,15 @@ def autoencoder_flops(vae: Encoder, pixels: Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         vae.encode(pixels)
     return int(counter.get_total_flops())
+
+
+def _visible(samples: Sequence[Sequence[Split]]) -> int:
+    """Query-key pairs of one layer that no mask hides."""
+    return sum(
+        count * int(sample_mask(splits).sum())
+        for splits, count in Counter(tuple(splits) for splits in samples).items()
+        if splits
+    )
 
 
 def _weights(module: nn.Module) -> int:

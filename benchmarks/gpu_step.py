@@ -150,7 +150,7 @@ def planned_memory(setting: Setting, batch: PackedBatch) -> float | None:
     if not setting.autocast:
         return None
     phase = TrainingPhase("step", setting.config, (".*",), "bf16", shape_of(batch))
-    plan = plan_memory(phase, Machine(1, 2**40, "none", recompute=False))
+    plan = plan_memory(phase, Machine(1, 2**40, "none", setting.recompute))
     absent = {"optimizer", "average", "autoencoder"}  # no optimizer, and latents are drawn
     return max(
         sum(size for part, size in plan.at(moment).items() if part not in absent) / 2**30

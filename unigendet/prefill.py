@@ -16,6 +16,10 @@ from unigendet.types import Encoder, Markers
 
 Item = TextItem | ImageItem
 
+_ENCODED_TOGETHER = 8
+"""Images that the autoencoder takes at once: it gains nothing by more, and its activations are the
+largest of all."""
+
 
 @torch.no_grad()
 def read_contexts(
@@ -101,7 +105,7 @@ def _latents(
     posterior_noise: Sequence[Tensor] | None,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """(z, h, w) of every `vae` image in order; images of one size are encoded together."""
+    """(z, h, w) of every `vae` image in order; images of one size are encoded in groups."""
     pixels = [
         item.pixels
         for items in contexts
@@ -115,12 +119,13 @@ def _latents(
     found: dict[int, Tensor] = {}
     for size in dict.fromkeys(image.shape for image in pixels):
         members = [i for i, image in enumerate(pixels) if image.shape == size]
-        noise = None
-        if posterior_noise is not None:
-            noise = torch.stack([posterior_noise[i] for i in members]).to(device)
-        # On a CPU, convolutions and their norms take a quarter less with the channels last.
-        images = torch.stack([pixels[i] for i in members])
-        images = images.to(device, memory_format=torch.channels_last)
-        encoded = vae.encode(images, noise)
-        found.update(zip(members, encoded, strict=True))
+        for start in range(0, len(members), _ENCODED_TOGETHER):
+            group = members[start : start + _ENCODED_TOGETHER]
+            noise = None
+            if posterior_noise is not None:
+                noise = torch.stack([posterior_noise[i] for i in group]).to(device)
+            # On a CPU, convolutions and their norms take a quarter less with the channels last.
+            images = torch.stack([pixels[i] for i in group])
+            images = images.to(device, memory_format=torch.channels_last)
+            found.update(zip(group, vae.encode(images, noise), strict=True))
     return (found[i] for i in range(len(pixels)))

@@ -62,6 +62,17 @@ def test_only_visible_pairs_count() -> None:
     assert work.attention == 5 * (6 + 4 * 7 + (3 + 1) + (3 + 2)) * per_pair
 
 
+def test_pairs_of_what_is_only_read() -> None:
+    """In the last layer only the answer's tokens ask."""
+    model = tiny_model()
+    config = model.config.llm
+    sample = (Split(4, "full"), Split(2, "causal"), Split(3, "causal"))
+    asked = (16 + (5 + 6), 7 + 8 + 9)
+    work = model_work(model, [sample] * 5, [], latents=10, images=5, only_read=2)
+    pairs = (config.num_hidden_layers - 1) * sum(asked) + asked[1]
+    assert work.attention == 5 * pairs * 4 * config.hidden_size
+
+
 def test_linear_layers_of_detection() -> None:
     """Read block by block through a cache, with an explanation of a given length."""
     model = tiny_model(miniature())

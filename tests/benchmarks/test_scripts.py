@@ -43,6 +43,16 @@ def test_gpu_step(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert figures["MFU"] is None and figures["peak memory GiB"] is None
 
 
+def test_the_gpu_steps_plan_recomputes_where_the_step_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    planned = []
+    for more in ([], ["--recompute"]):
+        gpu_step.main(["--device", "cpu", "--smoke", "--json", "--autocast", *more])
+        planned.append(json.loads(capsys.readouterr().out)["planned memory GiB"])
+    assert planned[1] < planned[0]
+
+
 def test_gpu_step_needs_layers_where_memory_is_not_known(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

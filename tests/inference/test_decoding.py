@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from unigendet.data.packing import TextItem
+from unigendet import prefill
+from unigendet.data.packing import ImageItem, TextItem
 from unigendet.data.prompts import detection_context
 from unigendet.decoding import DecodingConfig, choose_tokens, decode_answers, penalised
 from unigendet.inference import UniGenDet
@@ -82,6 +83,26 @@ def test_an_answer_is_what_stepwise_greedy_reading_gives(
     cache = read_contexts(small.model, small.vae, markers, [context])
     answers = decode_answers(small.model, cache, markers, DecodingConfig(max_tokens=12))
     assert list(answers.ids[0]) == words
+
+
+def test_images_encoded_in_groups_keep_their_own_draws(
+    small: UniGenDet, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five images of one size, two at a time: as if each had been alone."""
+    markers, generator = small.tokenizer.markers, _generator()
+    contexts = [
+        detection_context(np.roll(pictures[0], 3 * shift, axis=1), small.tokenizer, small.config)
+        for shift in range(5)
+    ]
+    (item,) = (item for item in contexts[0] if isinstance(item, ImageItem) and item.kind == "vae")
+    latent = small.vae.encode(item.pixels[None]).shape[1:]
+    noise = [torch.randn(latent, generator=generator) for _ in contexts]
+    monkeypatch.setattr(prefill, "_ENCODED_TOGETHER", 2)
+    together = read_contexts(small.model, small.vae, markers, contexts, noise)
+    for index, context in enumerate(contexts):
+        alone = read_contexts(small.model, small.vae, markers, [context], [noise[index]])
+        for found, expected in zip(together.content(1, index), alone.content(1, 0), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_answers_end_at_eos_one_by_one(small: UniGenDet, monkeypatch: pytest.MonkeyPatch) -> None:
