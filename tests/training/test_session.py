@@ -127,6 +127,18 @@ def test_what_one_rank_lacks_is_done_again_by_all(
     assert all(after[name].equal(value) for name, value in before.items())
 
 
+def test_a_row_cut_short_by_a_kill_is_written_again(tmp_path: Path) -> None:
+    run(TrainingSession(tmp_path / "whole", say=lambda _: None))
+    with pytest.raises(Killed):
+        run(TrainingSession(tmp_path / "cut", say=lambda _: None), die_at=5)
+    with (tmp_path / "cut" / "history.jsonl").open("a") as file:
+        file.write('{"phase": "second", "ste')
+
+    run(TrainingSession(tmp_path / "cut", say=lambda _: None))
+
+    assert history(tmp_path / "cut") == history(tmp_path / "whole")
+
+
 def test_history_goes_on_from_the_step_that_every_rank_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,9 +212,11 @@ class TrainingSession:
     def _forget_rows(self, phase: str, *, after: int) -> None:
         """Drop the history rows that the steps to come will write again."""
         history = self.folder / HISTORY
-        rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+        # A line without its end was being written when the process was killed.
+        whole, _, torn = history.read_text(encoding="utf-8").rpartition("\n")
+        rows = [json.loads(line) for line in whole.splitlines()]
         valid = [row for row in rows if row["phase"] != phase or row["step"] <= after]
-        if len(valid) == len(rows):
+        if len(valid) == len(rows) and not torn:
             return
         partial = history.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in valid), encoding="utf-8")
