@@ -68,6 +68,7 @@ STAGES: tuple[StageSpec, ...] = (
             "sweep",
             # Not the weights: the sweep looks for them, and a number given there is no news to it.
             "coevolve.teacher",
+            "coevolve.teacher_path",
             "coevolve.teacher_layer",
             "coevolve.use_vae",
             "coevolve.text_dropout",

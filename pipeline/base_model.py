@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ def check_base(folder: Path, model: ModelSection) -> None:
     from unigendet.models.pretrained import read_config
 
     found = read_config(folder)
-    wanted = model.config(found.llm.vocab_size, alignment_head=found.alignment_head)
+    wanted = replace(
+        model.config(found.llm.vocab_size, alignment_head=found.alignment_head),
+        alignment_width=found.alignment_width,
+    )
     differing = list(_differing(asdict(wanted), asdict(found), "model"))
     if differing:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.detection_data import DetectionData
 from pipeline.loss_weights import AlignmentWeights, check_layer
+from pipeline.sections.coevolve import CoevolveSection, TeacherName
 
 if TYPE_CHECKING:
     from unigendet.config import OptimConfig
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from unigendet.data.loader import MixedBatches
     from unigendet.models.pretrained import Pretrained
     from unigendet.training.session import TrainingSession
+    from unigendet.types import Teacher
 
 
 GENERATION_SIDE = r".*moe_gen.*|(vae2llm|llm2vae|time_embedder|diga_mlp)\..*"
 """Names of the weights that serve generation; all others serve detection and text."""
+_RANDOM_TEACHER = 2**20
+"""Added to the seed: drawn from the seed itself, the random teacher would be the generator before
+it was trained. It is the same one in all rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,40 @@ class PhasePlan:
 
 @dataclass(frozen=True, slots=True)
 class DigaSettings:
-    """Who teaches, and from which of its layers."""
+    """Who teaches, from which of its layers, and how strongly in the course of a phase."""
 
-    teacher: Literal["frozen", "live"]
+    teacher: TeacherName
     teacher_layer: Literal["last", "last_input"] | int
+    teacher_path: Path | None = None
+    """The folder of a `dinov2` teacher."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    until: float = 1.0
+    """As in `AlignmentSchedule`."""
+
+    @classmethod
+    def of(cls, section: CoevolveSection) -> DigaSettings:
+        """What a section says."""
+        return cls(
+            section.teacher,
+            section.teacher_layer,
+            Path(section.teacher_path) if section.teacher_path else None,
+            section.diga.align_schedule,
+            section.diga.align_until,
+        )
+
+
+def with_teacher_found(section: CoevolveSection) -> CoevolveSection:
+    """The same section with the path of its teacher as workers need it, absolute.
+
+    Raises ValueError where no DINOv2 is there, before anything is trained.
+    """
+    if not section.teacher_path:
+        return section
+    from unigendet.teachers.dinov2 import check_dinov2
+
+    path = Path(section.teacher_path).expanduser().absolute()
+    check_dinov2(path, section.teacher_layer)
+    return section.model_copy(update={"teacher_path": str(path)})
 
 
 def train_gduf(
@@ -108,21 +143,66 @@ def train_diga(
 ) -> Pretrained:
     """DIGA from the model folder `start`, which is also the frozen teacher.
 
-    The model returned holds the average of its weights and has an alignment head: `start`'s own or
-    a fresh one.
+    The model returned holds the average of its weights and has an alignment head as wide as the
+    teacher's features: `start`'s own or a fresh one.
     """
+    from unigendet.config import AlignmentSchedule
     from unigendet.objectives import DigaObjective
 
-    loaded = session.load(start, plan.optim, head_seed=data.seed)
-    check_layer(weights, loaded.config.llm.num_hidden_layers)
-    teacher = session.load(start, plan.optim).model if settings.teacher == "frozen" else None
-    batches = _batches(session, loaded, data, plan, more_fakes)
-    objective = DigaObjective(
-        loaded.vae, teacher, weights.diga(), weights.tap_layer, settings.teacher_layer
+    image_teacher = _image_teacher(session, start, settings)
+    loaded = session.load(
+        start,
+        plan.optim,
+        head_seed=data.seed,
+        head_width=image_teacher.width if image_teacher else None,
     )
+    check_layer(weights, loaded.config.llm.num_hidden_layers)
+    teacher = image_teacher or _detector_teacher(session, start, loaded, plan, settings, data.seed)
+    schedule = AlignmentSchedule(plan.optim.steps, settings.schedule, settings.until)
+    batches = _batches(session, loaded, data, plan, more_fakes)
+    objective = DigaObjective(loaded.vae, teacher, weights.diga(), weights.tap_layer, schedule)
     trained = session.train(plan.name, loaded.model, objective, batches.alignment_batch, plan.optim)
     trained.ema.copy_to_model()
     return loaded
+
+
+def _image_teacher(session: TrainingSession, start: Path, settings: DigaSettings) -> Teacher | None:
+    """A teacher that is no detector, or None. Every rank holds the whole of it."""
+    from unigendet.models.pretrained import read_config
+
+    if settings.teacher == "efficientnet":
+        from unigendet.teachers.efficientnet import EfficientNetTeacher
+
+        return EfficientNetTeacher(read_config(start), settings.teacher_layer)
+    if settings.teacher == "dinov2":
+        from unigendet.teachers.dinov2 import Dinov2Teacher
+
+        assert settings.teacher_path is not None
+        config, layer = read_config(start), settings.teacher_layer
+        return Dinov2Teacher(config, settings.teacher_path, layer, session.device)
+    return None
+
+
+def _detector_teacher(
+    session: TrainingSession,
+    start: Path,
+    student: Pretrained,
+    plan: PhasePlan,
+    settings: DigaSettings,
+    seed: int,
+) -> Teacher:
+    """The detector of `start`, the student itself, or a detector that has learned nothing."""
+    from unigendet.teachers.detector import DetectorTeacher, random_detector
+
+    if settings.teacher == "live":
+        model = student.model
+    elif settings.teacher == "random":
+        fresh = random_detector(student.config, seed + _RANDOM_TEACHER)
+        model = session.distribute(fresh, plan.optim)
+    else:
+        model = session.load(start, plan.optim).model
+    live = settings.teacher == "live"
+    return DetectorTeacher(model, student.vae, settings.teacher_layer, live=live)
 
 
 def _batches(

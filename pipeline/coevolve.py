@@ -15,6 +15,7 @@ from pipeline.coevolution import (
     train_diga,
     train_gduf,
     train_separately,
+    with_teacher_found,
 )
 from pipeline.detection_data import DetectionData
 from pipeline.exporting import export_session, write_summary
@@ -70,7 +71,7 @@ def phase_name(kind: Literal["gduf", "diga", "fakes"], round_number: int) -> str
 
 def coevolve(ctx: StageContext) -> None:
     """Write the co-evolved model's folder, its history and the pictures into `ctx.out`."""
-    section = ctx.params.coevolve
+    section = with_teacher_found(ctx.params.coevolve)
     weights, origin = resolve(section, ctx.inputs["sweep"] / BEST_WEIGHTS)
     in_force = {name: getattr(weights, name) for name in origin}
     for name, source in origin.items():
@@ -141,7 +142,7 @@ def _diga(
     folder: Path,
 ) -> None:
     plan = job.plan("diga", number)
-    settings = DigaSettings(job.section.teacher, job.section.teacher_layer)
+    settings = DigaSettings.of(job.section)
     trained = train_diga(session, start, job.data, plan, job.weights, settings, more_fakes)
     _keep(session, job, trained, plan.name, folder)
 

@@ -29,6 +29,7 @@ from pipeline.sections.forge import ForgeSection
 from pipeline.sections.generator import GeneratorSection
 from pipeline.sections.model import ModelSection
 from pipeline.sections.runtime import ClusterSection, TrackingSection
+from unigendet.teachers.layers import depth
 
 
 class Params(Section):
@@ -55,6 +56,12 @@ class Params(Section):
             raise ValueError(
                 f"coevolve.{asked[0]} is auto, but sweep.trials is 0: give every weight a number"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_detector_has_that_layer(self) -> Params:
+        if self.coevolve.teacher in ("frozen", "live", "random"):
+            depth(self.coevolve.teacher_layer, self.model.llm.num_hidden_layers)
         return self
 
     def section_values(self, sections: Sequence[str]) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def _phase(
 
     if not optim.steps:
         return None
+    if teacher in ("efficientnet", "dinov2"):
+        raise ValueError(
+            f"the plan knows detectors as teachers, and coevolve.teacher is {teacher}: plan with "
+            "`live`, and add what that network takes"
+        )
     aligned = teacher != "none"
     config = params.model.config(params.shard.vocab_size, alignment_head=aligned)
     size = params.data.image_size
@@ -115,7 +120,8 @@ def _phase(
             texts=texts,
             use_vae=use_vae,
         ),
-        teacher=teacher,
+        # A detector of random weights takes what a frozen one does.
+        teacher="frozen" if teacher == "random" else teacher,
         teacher_pack=teacher_pack(config, size, generation, texts) if aligned else PackShape(),
     )
     return phase, optim.recompute

@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import BEST_WEIGHTS, HISTORY, read_json, write_json
-from pipeline.coevolution import DigaSettings, PhasePlan, train_diga, train_gduf
+from pipeline.coevolution import (
+    DigaSettings,
+    PhasePlan,
+    train_diga,
+    train_gduf,
+    with_teacher_found,
+)
 from pipeline.detection_data import DetectionData
 from pipeline.loss_weights import AlignmentWeights, save_best
 from pipeline.sections.coevolve import CoevolveSection, SweepSection
@@ -66,7 +72,7 @@ class Trial:
 
 def sweep(ctx: StageContext) -> None:
     """Write `best.yaml` and `trials.json` into `ctx.out`; each trial has a nested MLflow run."""
-    section, coevolve = ctx.params.sweep, ctx.params.coevolve
+    section, coevolve = ctx.params.sweep, with_teacher_found(ctx.params.coevolve)
     if not section.trials:
         ctx.log("no trials: every weight is given in section coevolve")
         write_json(ctx.out / TRIALS, {"rule": RULE, "trials": []})
@@ -236,7 +242,7 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
         optim=replace(section.diga.optim.config(), steps=order.sweep.diga_steps),
         budget=section.diga.token_budget.config() if section.diga.token_budget else None,
     )
-    settings = DigaSettings(section.teacher, section.teacher_layer)
+    settings = DigaSettings.of(section)
     judging = train_gduf(session, order.detector, order.data, gduf, weights)
     teacher = session.folder / "gduf"
     session.save(teacher, judging.model, judging.vae, judging.tokenizer)

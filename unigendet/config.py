@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,6 +120,13 @@ class ModelConfig:
     timestep_shift: float = 1.0
     alignment_head: bool = False
     """Whether the DIGA projector `diga_mlp` is part of the model."""
+    alignment_width: int | None = None
+    """Its output channels, those of the teacher's features; None is the published hidden_size."""
+
+    @property
+    def head_width(self) -> int:
+        """Output channels that the alignment head has, or would have."""
+        return self.alignment_width or self.llm.hidden_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,35 @@ class LossWeights:
     text: float = 1.0
     det: float = 0.2
     align: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentSchedule:
+    """How the weight of the alignment loss goes over a DIGA phase: a function of the step alone."""
+
+    steps: int
+    """Optimizer steps of the whole phase."""
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    """As it is, or decaying to 0 at `until`."""
+    until: float = 1.0
+    """Share of the phase, in (0, 1], that is aligned; the steps after it have weight 0."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("constant", "linear", "cosine"):
+            raise ValueError(f"the schedule is constant, linear or cosine, not {self.kind!r}")
+        if not 0.0 < self.until <= 1.0:
+            raise ValueError(f"the schedule's until is {self.until}; it must be in (0, 1]")
+
+    def at(self, step: int) -> float:
+        """The part of the weight, in [0, 1], that is in force at a step (0-based)."""
+        end = round(self.until * self.steps)
+        if step >= end:
+            return 0.0
+        if self.kind == "linear":
+            return 1.0 - step / end
+        if self.kind == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * step / end))
+        return 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,16 @@ class LossTerms:
     det_loss: Tensor
     align_loss: Tensor
     total: Tensor
+    align_weight: float | None = None
+    """Weight of `align_loss` in this total, where it follows a schedule."""
 
     def scalars(self) -> Mapping[str, float]:
-        """Every term by its name, for logs."""
+        """Every term by its name, for logs, and the weight that follows a schedule."""
         names = ("flow_loss", "text_loss", "det_loss", "align_loss", "total")
-        return {name: float(getattr(self, name).detach()) for name in names}
+        found = {name: float(getattr(self, name).detach()) for name in names}
+        if self.align_weight is not None:
+            found["align_weight"] = self.align_weight
+        return found
 
 
 def weighted_sum(

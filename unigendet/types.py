@@ -192,6 +192,23 @@ class AlignmentBatch:
     """Pass 1: text, then the image to generate."""
     teacher: PackedBatch
     """Pass 2: one sample per image of pass 1 and in its order: clean VAE image, text, ViT image."""
+    step: int = 0
+    """Of the phase, 0-based: what the schedule of the alignment weight reads."""
+
+    def grids(self) -> list[tuple[int, int]]:
+        """(rows, columns) in tokens of each image that the student generates.
+
+        Raises ValueError where the teacher does not see as many images.
+        """
+        batch = self.generation
+        generated = (batch.raw_timesteps > -float("inf")).tolist()
+        found = [shape for shape, own in zip(batch.latent_shapes, generated, strict=True) if own]
+        if len(found) != len(self.teacher.sample_lens):
+            raise ValueError(
+                f"The student generates {len(found)} images but the teacher sees "
+                f"{len(self.teacher.sample_lens)}; a DIGA batch pairs them one to one."
+            )
+        return found
 
     def to(self, device: torch.device | str) -> Self:
         """A copy whose tensors are on `device`."""
@@ -229,7 +246,7 @@ class ModelOutput:
     det_logits: Tensor
     """(Nd, 2), class 0 = fake, 1 = real."""
     projected: Tensor | None = None
-    """(Nf, hidden): the alignment head on the tap asked for, at the tokens of `velocity`."""
+    """(Nf, head width): the alignment head on the tap asked for, at the tokens of `velocity`."""
 
 
 class Encoder(Protocol):
@@ -237,6 +254,17 @@ class Encoder(Protocol):
 
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> Tensor:
         """Scaled latents (n, z, h, w) of pixels: a draw by `noise`, or the mean without."""
+
+
+class Teacher(Protocol):
+    """What DIGA's student learns to predict beside its own task."""
+
+    @property
+    def width(self) -> int:
+        """Channels of a feature."""
+
+    def __call__(self, batch: AlignmentBatch) -> Tensor:
+        """(Nf, width): a feature for each token that the student generates, without gradient."""
 
 
 class Losses(Protocol):

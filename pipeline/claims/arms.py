@@ -42,6 +42,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "alone": {"pretrain_detector.weights.flow": 0.0, **_NO_LATENTS, **_APART},
     "live_teacher": {"coevolve.teacher": "live"},
     "last_layer_teacher": {"coevolve.teacher_layer": "last"},
+    # The detector's shape without what it learned: does the alignment need a teacher that knows?
+    "random_teacher": {"coevolve.teacher": "random"},
+    # Features of ImageNet's classes, on 14 x 14 places, in place of the detector's.
+    "efficientnet_teacher": {"coevolve.teacher": "efficientnet", "coevolve.teacher_layer": 10},
 }
 DEFAULT_ARMS = (FULL, "no_smsa", "no_gduf", "no_diga")
 _SHORT_SWEEP = {

@@ -37,6 +37,7 @@ TERMS = {
     "text_loss": "explanation loss",
     "det_loss": "verdict loss",
     "align_loss": "alignment loss",
+    "align_weight": "weight of the alignment loss",
     "total": "total loss",
 }
 PHASE_FIGURES = {

@@ -17,8 +17,10 @@ from pipeline.sections.base import (
 )
 from pipeline.sections.detector import EvenCount
 from pipeline.sections.generator import SampleGridSection
+from unigendet.teachers.layers import EFFICIENTNET_LAYERS, depth
 
 AutoWeight = Literal["auto"] | NonNegative
+TeacherName = Literal["frozen", "live", "random", "efficientnet", "dinov2"]
 TeacherLayer = Literal["last", "last_input"] | CountOrZero
 
 _WEIGHTS = ("flow_weight", "det_weight", "text_weight", "align_weight", "tap_layer")
@@ -68,6 +70,10 @@ class DigaSection(Section):
     detection_per_step: Annotated[int, Field(ge=0, multiple_of=2)]
     token_budget: TokenBudgetSection | None
     """Fills packs by tokens; the numbers per step then only say which streams there are."""
+    align_schedule: Literal["constant", "linear", "cosine"]
+    """Whether `align_weight` stays as it is, or decays to 0 at `align_until`."""
+    align_until: Annotated[float, Field(gt=0, le=1)]
+    """Share of the phase's steps that is aligned; after it the weight is 0."""
     optim: OptimSection
 
 
@@ -83,8 +89,14 @@ class CoevolveSection(Section):
     text_weight: AutoWeight
     align_weight: AutoWeight
     tap_layer: Literal["auto"] | CountOrZero
-    teacher: Literal["frozen", "live"]
+    teacher: TeacherName
+    """DIGA's: the detector as GDUF left it (`frozen`) or as it is at each step (`live`); to compare
+    with, a detector of random weights, an ImageNet network, or DINOv2 (REPA's choice)."""
+    teacher_path: str
+    """Of `dinov2` its folder, as Hugging Face publishes it; empty for all others."""
     teacher_layer: TeacherLayer
+    """Whose output is learned: of the teacher's own layers `last`, `last_input` (what the last one
+    reads), or a number from 0."""
     use_vae: bool
     """Whether the detector sees the generator's latents (SMSA); as in `pretrain_detector`."""
     text_dropout: Fraction
@@ -104,6 +116,16 @@ class CoevolveSection(Section):
                 "joint: false needs gduf.token_budget: null, since a budget filled by one task "
                 "alone would give it more samples than it has in GDUF"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_is_there(self) -> CoevolveSection:
+        if (self.teacher == "dinov2") != bool(self.teacher_path):
+            raise ValueError(
+                "`teacher_path` is the folder of `teacher: dinov2`, and empty for all others"
+            )
+        if self.teacher == "efficientnet":
+            depth(self.teacher_layer, EFFICIENTNET_LAYERS)
         return self
 
     def automatic(self) -> list[str]:

@@ -25,6 +25,7 @@ from unigendet.losses import resized_grids
 from unigendet.models.attention import sample_mask
 from unigendet.models.unified import UniGenDetModel
 from unigendet.objectives import DigaObjective
+from unigendet.teachers.detector import DetectorTeacher
 from unigendet.types import AlignmentBatch, PackedBatch
 
 FIXTURE = "F4_*/*"
@@ -154,14 +155,16 @@ def test_loss_and_gradients(case: Case, reference: Reference) -> None:
             (case["in.vae_noise"], case["in.padded_latent"]),
             (case["in.det_vae_noise"], case["det.in.padded_latent"]),
         )
-        objective = DigaObjective(vae, None, weights, tap_layer=case.document["diga_layer"] - 1)
+        tap = case.document["diga_layer"] - 1
+        teacher = DetectorTeacher(model, vae, tap, live=True)
+        objective = DigaObjective(vae, teacher, weights, tap_layer=tap)
         batch = _batch(case, reference, model)
         losses = objective(model, batch)
         close(losses.flow_loss, torch.tensor(case.value("loss")["mse"]), "mse")
         close(losses.align_loss, torch.tensor(case.value("loss")["diga"]), "diga")
         losses.total.backward()
         close_gradient_norms(model, case.value(gradients))
-        targets = objective.targets(model, batch)
+        targets = teacher(batch)
         cosine = F.cosine_similarity(case["out.projected_gen_tokens"], targets)
         close(cosine, case["out.cosine"], "cosine")
     close(losses.total, torch.tensor(case.value("loss")["total"]), "total")

@@ -13,19 +13,18 @@ from tests.models.tiny import (
     NoiseLatents,
     detection_plan,
     generation_plan,
-    image,
     mixed_plans,
+    tiny_alignment,
     tiny_config,
     tiny_model,
     tiny_pack,
-    words,
 )
 from unigendet.config import LossWeights
 from unigendet.data.packing import ImageItem, SamplePlan, TextItem
 from unigendet.losses import LossTerms
 from unigendet.models.unified import UniGenDetModel
 from unigendet.objectives import DigaObjective, FlowObjective, GdufObjective
-from unigendet.types import AlignmentBatch
+from unigendet.teachers.detector import DetectorTeacher
 
 CONFIG = tiny_config(alignment_head=True)
 UNUSED = r"latent_to_vit_connector.*"
@@ -44,20 +43,8 @@ def _matching(model: UniGenDetModel, pattern: str) -> set[str]:
     return {name for name, _ in model.named_parameters() if re.fullmatch(pattern, name)}
 
 
-def _alignment_batch(count: int = 2) -> AlignmentBatch:
-    generator = torch.Generator().manual_seed(0)
-    pictures = [image(generator, 12, 12 * (index + 1)) for index in range(count)]
-    student = [
-        SamplePlan([TextItem(words(generator, 3)), ImageItem("vae", p, loss=True)])
-        for p in pictures
-    ]
-    teacher = [
-        SamplePlan([ImageItem("vae", p), TextItem(words(generator, 4)), ImageItem("vit", p)])
-        for p in pictures
-    ]
-    return AlignmentBatch(
-        generation=tiny_pack(student, CONFIG, seed=1), teacher=tiny_pack(teacher, CONFIG, seed=2)
-    )
+def _detector(model: UniGenDetModel, *, live: bool = True) -> DetectorTeacher:
+    return DetectorTeacher(model, NoiseLatents(), 1, live=live)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +136,10 @@ def test_batches_without_a_kind_of_sample() -> None:
 def test_alignment_trains_the_student_up_to_the_tap(live: bool) -> None:
     model, teacher = tiny_model(CONFIG), tiny_model(CONFIG, seed=1)
     weights = LossWeights(flow=0, text=0, det=0, align=1)
-    objective = DigaObjective(NoiseLatents(), None if live else teacher, weights, tap_layer=1)
+    taught_by = _detector(model if live else teacher, live=live)
+    objective = DigaObjective(NoiseLatents(), taught_by, weights, tap_layer=1)
     before = copy.deepcopy(teacher.state_dict())
-    losses = objective(model, _alignment_batch())
+    losses = objective(model, tiny_alignment())
     torch.testing.assert_close(losses.total, losses.align_loss)
     losses.total.backward()
     reached = _reached(model)
@@ -166,40 +154,25 @@ def test_alignment_trains_the_student_up_to_the_tap(live: bool) -> None:
 
 def test_alignment_is_part_of_the_total() -> None:
     model = tiny_model(CONFIG)
-    objective = DigaObjective(NoiseLatents(), None, LossWeights(align=0.5), tap_layer=0)
-    losses = objective(model, _alignment_batch())
+    objective = DigaObjective(NoiseLatents(), _detector(model), LossWeights(align=0.5), tap_layer=0)
+    losses = objective(model, tiny_alignment())
     torch.testing.assert_close(losses.total, losses.flow_loss + 0.5 * losses.align_loss)
     assert 0 < float(losses.align_loss.detach()) < 2
 
 
 def test_live_teacher_of_equal_weights_teaches_the_same() -> None:
     model = tiny_model(CONFIG)
-    batch, weights = _alignment_batch(), LossWeights(align=1)
-    live = DigaObjective(NoiseLatents(), None, weights, tap_layer=1)(model, batch)
-    frozen = DigaObjective(NoiseLatents(), copy.deepcopy(model), weights, tap_layer=1)(model, batch)
+    batch, weights = tiny_alignment(), LossWeights(align=1)
+    own, copied = _detector(model), _detector(copy.deepcopy(model), live=False)
+    live = DigaObjective(NoiseLatents(), own, weights, tap_layer=1)(model, batch)
+    frozen = DigaObjective(NoiseLatents(), copied, weights, tap_layer=1)(model, batch)
     torch.testing.assert_close(live.align_loss, frozen.align_loss)
-
-
-def test_teacher_layers() -> None:
-    """`last` is the full forward, `last_input` what the last layer reads, k the layer's output."""
-    model, batch = tiny_model(CONFIG), _alignment_batch()
-
-    def targets(layer: object) -> torch.Tensor:
-        objective = DigaObjective(
-            NoiseLatents(), None, LossWeights(), tap_layer=0, teacher_layer=layer
-        )
-        return objective.targets(model, batch)
-
-    assert torch.equal(targets("last"), targets(2))
-    assert torch.equal(targets("last_input"), targets(1))
-    assert torch.equal(targets(None), targets(0))
-    assert not torch.allclose(targets("last"), targets("last_input"))
 
 
 def test_alignment_batch_with_detection_samples() -> None:
     """Only generated images are aligned; detection samples add their own terms."""
     generator = torch.Generator().manual_seed(9)
-    batch = _alignment_batch()
+    batch = tiny_alignment()
     pictures = [batch.generation.pixels[0, :, :, :12], batch.generation.pixels[1]]
     plans = [
         SamplePlan([TextItem([1, 2]), ImageItem("vae", pictures[0], loss=True)]),
@@ -207,16 +180,18 @@ def test_alignment_batch_with_detection_samples() -> None:
         SamplePlan([TextItem([1, 2]), ImageItem("vae", pictures[1], loss=True)]),
     ]
     mixed = replace(batch, generation=tiny_pack(plans, CONFIG))
-    objective = DigaObjective(NoiseLatents(), None, LossWeights(align=1), tap_layer=1)
-    losses = objective(tiny_model(CONFIG), mixed)
+    model = tiny_model(CONFIG)
+    objective = DigaObjective(NoiseLatents(), _detector(model), LossWeights(align=1), tap_layer=1)
+    losses = objective(model, mixed)
     assert all(value > 0 for value in losses.scalars().values())
 
 
 def test_unpaired_alignment_batch_is_an_error() -> None:
-    batch = replace(_alignment_batch(2), teacher=_alignment_batch(1).teacher)
-    objective = DigaObjective(NoiseLatents(), None, LossWeights(), tap_layer=1)
+    batch = replace(tiny_alignment(2), teacher=tiny_alignment(1).teacher)
+    model = tiny_model(CONFIG)
+    objective = DigaObjective(NoiseLatents(), _detector(model), LossWeights(), tap_layer=1)
     with pytest.raises(ValueError, match="generates 2 images but the teacher sees 1"):
-        objective(tiny_model(CONFIG), batch)
+        objective(model, batch)
 
 
 def test_a_few_steps_learn() -> None:

@@ -18,7 +18,7 @@ from unigendet.config import (
 )
 from unigendet.data.packing import ImageItem, SamplePlan, TextItem, pack
 from unigendet.models.unified import UniGenDetModel
-from unigendet.types import Markers, PackedBatch
+from unigendet.types import AlignmentBatch, Markers, PackedBatch
 
 MARKERS = Markers(bos=60, eos=61, vision_start=62, vision_end=63)
 
@@ -115,6 +115,24 @@ def tiny_pack(
     plans: Sequence[SamplePlan], config: ModelConfig | None = None, seed: int = 0
 ) -> PackedBatch:
     return pack(plans, config or tiny_config(), MARKERS, torch.Generator().manual_seed(seed))
+
+
+def tiny_alignment(count: int = 2) -> AlignmentBatch:
+    """Images of 12 x 12, 12 x 24 ... px to generate, and the teacher's view of them."""
+    generator = torch.Generator().manual_seed(0)
+    config = tiny_config(alignment_head=True)
+    pictures = [image(generator, 12, 12 * (index + 1)) for index in range(count)]
+    student = [
+        SamplePlan([TextItem(words(generator, 3)), ImageItem("vae", p, loss=True)])
+        for p in pictures
+    ]
+    teacher = [
+        SamplePlan([ImageItem("vae", p), TextItem(words(generator, 4)), ImageItem("vit", p)])
+        for p in pictures
+    ]
+    return AlignmentBatch(
+        generation=tiny_pack(student, config, seed=1), teacher=tiny_pack(teacher, config, seed=2)
+    )
 
 
 class NoiseLatents:

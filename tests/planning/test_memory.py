@@ -21,6 +21,7 @@ from unigendet.planning.checkpoints import plan_checkpoints
 from unigendet.planning.memory import FRAGMENTS, RESERVE, Machine, TrainingPhase, plan_memory
 from unigendet.planning.packs import Texts, teacher_pack, training_pack
 from unigendet.planning.parameters import count_autoencoder
+from unigendet.teachers.detector import DetectorTeacher
 from unigendet.training import loop
 from unigendet.training.optim import build_optimizer
 
@@ -88,7 +89,7 @@ def test_a_diga_step_and_its_checkpoint(tmp_path: Path) -> None:
     student, teacher = UniGenDetModel(config), UniGenDetModel(tiny())
     vae = LatentAutoencoder(config.vae).requires_grad_(False)
     batch = real_alignment(config, 4)
-    objective = DigaObjective(vae, teacher, LossWeights(align=0.5), 2)
+    objective = DigaObjective(vae, DetectorTeacher(teacher, vae, 2), LossWeights(align=0.5), 2)
     own = [t for m in (student, teacher, vae) for t in (*m.parameters(), *m.buffers())]
     with PeakBytes(own) as peak:
         result = loop.train(

@@ -23,6 +23,7 @@ from unigendet.config import LossWeights, OptimConfig
 from unigendet.data.packing import ImageItem, SamplePlan, pack
 from unigendet.models.unified import UniGenDetModel
 from unigendet.objectives import DigaObjective, GdufObjective
+from unigendet.teachers.detector import DetectorTeacher
 from unigendet.training.loop import LogRow, train
 from unigendet.training.nonfinite import NonFiniteError
 from unigendet.training.session import TrainingSession
@@ -99,7 +100,8 @@ def diga(*, fsdp: bool = False) -> DigaObjective:
     teacher = tiny_model(tiny_config(), seed=9)
     if fsdp:
         parallel.shard(teacher, device="cpu", bf16=False)
-    return DigaObjective(NoiseLatents(), teacher, WEIGHTS, tap_layer=1, teacher_layer="last_input")
+    taught_by = DetectorTeacher(teacher, NoiseLatents(), "last_input")
+    return DigaObjective(NoiseLatents(), taught_by, WEIGHTS, tap_layer=1)
 
 
 def rank_main(rank: int, folder: Path) -> None:

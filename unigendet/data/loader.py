@@ -124,7 +124,7 @@ class MixedBatches:
         plans = [teacher_plan(sample, self._tokenizer, self._config) for sample in generation]
         own = generators[: len(plans)]
         teacher = pack(plans, self._config, self._tokenizer.markers, own)
-        return AlignmentBatch(generation=student, teacher=teacher)
+        return AlignmentBatch(generation=student, teacher=teacher, step=step)
 
     def _read(self, places: Sequence[Place]) -> tuple[list[Sample], list[Sample]]:
         read = {

@@ -53,9 +53,31 @@ def _network(device: str) -> Any:
     return network.to(device=device, memory_format=torch.channels_last)
 
 
-def _prepare(images: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, 224, 224) in [-1, 1], the range the Lite networks take."""
-    pixels = images.permute(0, 3, 1, 2).float() / 255.0
+def layer_width(layers: int) -> int:
+    """Channels of `feature_maps` after so many layers."""
+    network = _network("cpu")
+    whole = layers > len(network._blocks)
+    last = network._conv_head if whole else network._blocks[layers - 1]._project_conv
+    return int(last.out_channels)
+
+
+def feature_maps(pixels: Tensor, layers: int | None = None) -> Tensor:
+    """Maps (B, C, h, w) of pixels (B, 3, H, W) in [0, 1] of any size, on their device.
+
+    `layers`: how many to run, of sixteen blocks and the last convolution; None is all of them.
+    """
+    network = _network(str(pixels.device))
+    x = network._swish(network._bn0(network._conv_stem(_prepare(pixels))))
+    for block in network._blocks[:layers]:
+        x = block(x)
+    if layers is None or layers > len(network._blocks):
+        x = network._swish(network._bn1(network._conv_head(x)))
+    maps: Tensor = x
+    return maps
+
+
+def _prepare(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] to (B, 3, 224, 224) in [-1, 1], the range the Lite networks take."""
     size = (INPUT_SIZE, INPUT_SIZE)
     if pixels.shape[-2:] != size:
         pixels = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
@@ -88,11 +110,11 @@ def features(
             f"not {images.dtype} of shape {images.shape}"
         )
     out = np.empty((len(images), FEATURE_SIZE), dtype=np.float32)
-    network = _network(device)
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))
-            maps = network.extract_features(_prepare(batch.to(device)))  # (B, 1280, 7, 7)
+            pixels = batch.to(device).permute(0, 3, 1, 2).float() / 255.0
+            maps = feature_maps(pixels)  # (B, 1280, 7, 7)
             out[start : start + len(batch)] = maps.mean((2, 3)).cpu().numpy()
             if progress is not None:
                 progress(start + len(batch), len(images))

@@ -93,6 +93,7 @@ def load_pretrained(
     folder: str | Path,
     *,
     head_seed: int | None = None,
+    head_width: int | None = None,
     shard: Callable[[UniGenDetModel], None] | None = None,
     device: str | torch.device = "cpu",
 ) -> Pretrained:
@@ -100,6 +101,8 @@ def load_pretrained(
 
     Args:
         head_seed: gives the model an alignment head: the folder's, or one drawn from this seed.
+        head_width: that head's output channels; a head of another width in the folder is left
+            out. None is the model's hidden_size.
         shard: shares the model, which has no storage yet, out over ranks (`parallel.shard`). Then
             it is float32, and no rank ever reads more than its part and one tensor.
         device: where a sharded model is made; another one is made on the CPU.
@@ -111,23 +114,29 @@ def load_pretrained(
             f"{folder / TOKENIZER_FILE} has {len(tokenizer)} ids, more than the model's vocabulary "
             f"of {config.llm.vocab_size}"
         )
-    wants_head = head_seed is not None and not config.alignment_head
-    if wants_head:
-        config = dataclasses.replace(config, alignment_head=True)
+    width = head_width or config.llm.hidden_size
+    own_head = config.alignment_head and config.head_width == width
+    fresh_head = head_seed is not None and not own_head
+    if fresh_head:
+        config = dataclasses.replace(
+            config,
+            alignment_head=True,
+            alignment_width=None if width == config.llm.hidden_size else width,
+        )
     # Made without storage, which the loaded tensors then are: no random numbers are drawn, and a
     # large model is in memory once.
     with torch.device("meta"):
         model, vae = UniGenDetModel(config), LatentAutoencoder(config.vae)
     head: dict[str, Tensor] = {}
-    if wants_head and head_seed is not None:
+    if fresh_head and head_seed is not None:
         head = fresh_addition(model, "diga_mlp", head_seed)
     weights = open_model_weights(folder)
     _check_fits(model, weights, head)
     if shard is None:
-        state = dict(head)
+        state: dict[str, Tensor] = {}
         for file in weights.files:
             state |= read_weights(file)
-        model.load_state_dict(state, assign=True)
+        model.load_state_dict(state | head, assign=True)
     else:
         shard(model)
         model.to_empty(device=device)
@@ -174,18 +183,24 @@ def config_from_json(text: str, source: Path) -> ModelConfig:
 
 
 def _build(cls: Any, values: Any, where: str) -> Any:
-    """A (nested) configuration dataclass from decoded JSON, strictly."""
+    """A (nested) configuration dataclass from decoded JSON, strictly.
+
+    What is None unless it is set may be left out: folders from before it was there stay readable.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected an object, got {values!r}")
     hints = typing.get_type_hints(cls)
     names = {field.name for field in dataclasses.fields(cls)}
+    needed = {field.name for field in dataclasses.fields(cls) if field.default is not None}
     for kind, odd in (
-        ("missing", names - values.keys()),
+        ("missing", needed - values.keys()),
         ("unknown", values.keys() - names),
     ):
         if odd:
             raise ValueError(f"{where}: {kind} {', '.join(sorted(odd))}")
-    return cls(**{name: _value(hints[name], values[name], f"{where}: {name}") for name in names})
+    return cls(
+        **{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    )
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -213,7 +228,9 @@ def _check_fits(
         for name, value in model.state_dict().items()
         if name not in additions
     }
-    problems = compare_specs(expected, weights.specs)
+    # A head that an addition takes the place of is not read.
+    found = {name: spec for name, spec in weights.specs.items() if name not in additions}
+    problems = compare_specs(expected, found)
     if problems:
         raise ValueError(
             f"{weights.source} belongs to another configuration than {CONFIG_FILE}: "

@@ -70,7 +70,7 @@ class UniGenDetModel(nn.Module):
         )
         if config.alignment_head:
             self.diga_mlp = nn.Sequential(
-                nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+                nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, config.head_width)
             )
         initialise(self)
 

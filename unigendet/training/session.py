@@ -130,19 +130,27 @@ class TrainingSession:
             self._shard(model, optim)
         return model.to(self.device)
 
-    def load(self, folder: Path, optim: OptimConfig, *, head_seed: int | None = None) -> Pretrained:
+    def load(
+        self,
+        folder: Path,
+        optim: OptimConfig,
+        *,
+        head_seed: int | None = None,
+        head_width: int | None = None,
+    ) -> Pretrained:
         """A model folder's contents for training under `optim`: float32, on the session's device.
 
-        `head_seed` is that of `load_pretrained`. Of a model to be sharded no rank reads more than
-        its part.
+        `head_seed` and `head_width` are those of `load_pretrained`. Of a model to be sharded no
+        rank reads more than its part.
         """
         if not self._shards:
-            loaded = load_pretrained(folder, head_seed=head_seed)
+            loaded = load_pretrained(folder, head_seed=head_seed, head_width=head_width)
             loaded.model.float().to(self.device)
         else:
             loaded = load_pretrained(
                 folder,
                 head_seed=head_seed,
+                head_width=head_width,
                 shard=lambda model: self._shard(model, optim),
                 device=self.device,
             )
