@@ -81,6 +81,22 @@ def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
         (_set("coevolve", "align_weight", -0.5), ["`coevolve.align_weight`", "equal to 0", "-0.5"]),
         (_set("coevolve", "align_weight", "autoo"), ["`coevolve.align_weight`", "'auto'"]),
         (_set("coevolve", "teacher", "forzen"), ["`coevolve.teacher`", "'frozen'"]),
+        (_set("coevolve", "teacher", "dinov2"), ["`coevolve`", "`teacher_path` is the folder"]),
+        (_set("coevolve", "teacher_path", "x"), ["`coevolve`", "and empty for all others"]),
+        (_set("coevolve", "teacher_layer", 6), ["teacher_layer 6", "layers 0..5"]),
+        (_set("coevolve", "teacher_layer", "first"), ["`coevolve.teacher_layer`", "'first'"]),
+        (
+            lambda raw: raw["coevolve"].update(teacher="efficientnet", teacher_layer=17),
+            ["`coevolve`", "teacher_layer 17", "layers 0..16"],
+        ),
+        (
+            lambda raw: raw["coevolve"]["diga"].update(align_until=0.0),
+            ["`coevolve.diga.align_until`", "greater than 0"],
+        ),
+        (
+            lambda raw: raw["coevolve"]["diga"].update(align_schedule="until"),
+            ["`coevolve.diga.align_schedule`", "'linear'"],
+        ),
         (_set("pretrain_detector", "use_vae", "yes"), ["`pretrain_detector.use_vae`", "boolean"]),
         (_set("pretrain_detector", "use_vae", 1), ["`pretrain_detector.use_vae`", "boolean"]),
         (_set("data", "image_size", 64.5), ["`data.image_size`", "integer"]),

@@ -50,6 +50,18 @@ def test_phases_are_those_of_the_params_file() -> None:
     assert phases["generator"].pack.vit == 0 < phases["detector"].pack.vit
 
 
+def test_a_plan_knows_detectors_as_teachers() -> None:
+    def with_teacher(teacher: str) -> Params:
+        params = tiny()
+        coevolve = params.coevolve.model_copy(update={"teacher": teacher})
+        return params.model_copy(update={"coevolve": coevolve})
+
+    phases = {phase.name: phase for phase, _ in training_phases(with_teacher("random"), Texts())}
+    assert phases["diga"].teacher == "frozen"
+    with pytest.raises(ValueError, match=r"coevolve\.teacher is efficientnet: plan with `live`"):
+        training_phases(with_teacher("efficientnet"), Texts())
+
+
 @pytest.mark.parametrize("profile", ["tiny", "gpu-256", "bagel-7b"])
 def test_what_stays_is_counted_to_the_byte_for_every_profile(profile: str) -> None:
     params = load_params(ROOT / "profiles" / f"{profile}.yaml")

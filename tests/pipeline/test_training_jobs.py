@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pipeline.coevolution import (
     train_diga,
     train_gduf,
     train_separately,
+    with_teacher_found,
 )
 from pipeline.coevolve import CoevolveJob, train_rounds
 from pipeline.detection_data import DetectionData
@@ -164,6 +166,66 @@ def test_gduf_trains_both_experts_and_diga_the_generator_alone(
     assert all(row["align_loss"] > 0 for row in rows(session) if row["phase"] == "diga")
 
 
+@pytest.fixture(scope="module")
+def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("dinov2")
+    size = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+    Dinov2Model(Dinov2Config(**size)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("teacher", "layer", "width"),
+    [("live", 0, None), ("random", "last", None), ("efficientnet", 10, 112), ("dinov2", 1, 24)],
+)
+def test_the_other_teachers_train_the_generator_through_a_head_of_their_width(
+    params: Params,
+    detector: Path,
+    detection: DetectionData,
+    dinov2: Path,
+    tmp_path: Path,
+    teacher: Any,
+    layer: Any,
+    width: int | None,
+) -> None:
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    optim = replace(params.coevolve.diga.optim.config(), steps=2, log_every=1)
+    plan = PhasePlan("diga", 2, 4, 0, optim)
+    path = dinov2 if teacher == "dinov2" else None
+    settings = DigaSettings(teacher, layer, path, schedule="linear")
+    student = train_diga(session, detector, detection, plan, WEIGHTS, settings)
+    assert (student.config.alignment_head, student.config.alignment_width) == (True, width)
+    assert any("moe_gen" in name for name in changed(load_pretrained(detector).model, student.model))
+    first, second = rows(session)
+    assert (first["align_weight"], second["align_weight"]) == (0.5, 0.25)
+    assert 0 < float(str(first["align_loss"])) < 2
+
+    # The next round goes on with the same head; what is exported has none.
+    session.save(tmp_path / "taught", student.model, student.vae, student.tokenizer)
+    again = session.load(tmp_path / "taught", optim, head_seed=9, head_width=width)
+    assert not changed(student.model, again.model)
+    bare = without_alignment_head(again.model)
+    assert (bare.config.alignment_head, bare.config.alignment_width) == (False, None)
+    assert not changed(bare, student.model)
+    assert bare.state_dict().keys() == load_pretrained(detector).model.state_dict().keys()
+
+
+def test_the_path_of_a_teacher_is_settled_before_anything_is_trained(
+    params: Params, dinov2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert with_teacher_found(params.coevolve) is params.coevolve
+    monkeypatch.chdir(dinov2.parent)
+    update = {"teacher": "dinov2", "teacher_path": dinov2.name, "teacher_layer": "last"}
+    section = with_teacher_found(params.coevolve.model_copy(update=update))
+    assert DigaSettings.of(section).teacher_path == dinov2.absolute()
+    with pytest.raises(ValueError, match="holds no DINOv2"):
+        with_teacher_found(section.model_copy(update={"teacher_path": "nowhere"}))
+    with pytest.raises(ValueError, match="none of the teacher's layers"):
+        with_teacher_found(section.model_copy(update={"teacher_layer": 2}))
+
+
 def test_without_gduf_each_task_trains_its_own_side_on_the_same_samples(
     params: Params, detector: Path, detection: DetectionData, tmp_path: Path
 ) -> None:
@@ -271,6 +333,13 @@ def test_the_alignment_head_comes_from_the_seed_and_goes_without_a_trace(
     save_pretrained(tmp_path / "own", first.model, first.vae, first.tokenizer)
     own = load_pretrained(tmp_path / "own", head_seed=7)
     assert not changed(first.model, own.model)  # a model's own head is kept
+    wide = load_pretrained(tmp_path / "own", head_seed=7, head_width=20)  # but not of another width
+    assert wide.config.head_width == 20 != own.config.head_width
+    assert all(name.startswith("diga_mlp.") for name in changed(first.model, wide.model))
+    save_pretrained(tmp_path / "wide", wide.model, wide.vae, wide.tokenizer)
+    assert not changed(load_pretrained(tmp_path / "wide").model, wide.model)
+    narrow = load_pretrained(tmp_path / "wide", head_seed=5)
+    assert not changed(narrow.model, first.model) and narrow.config == first.config
     bare = without_alignment_head(first.model)
     assert bare.state_dict().keys() == plain.model.state_dict().keys()
     assert not changed(bare, plain.model)
