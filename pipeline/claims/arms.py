@@ -44,7 +44,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "last_layer_teacher": {"coevolve.teacher_layer": "last"},
     # The detector's shape without what it learned: does the alignment need a teacher that knows?
     "random_teacher": {"coevolve.teacher": "random"},
-    # Features of ImageNet's classes, on 14 x 14 places, in place of the detector's.
+    # Features of ImageNet's classes, on 14 x 14 places. KD and FD are measured in the same network
+    # and flatter this arm.
     "efficientnet_teacher": {"coevolve.teacher": "efficientnet", "coevolve.teacher_layer": 10},
 }
 DEFAULT_ARMS = (FULL, "no_smsa", "no_gduf", "no_diga")

@@ -175,12 +175,12 @@ def _glossary() -> Markup:
         "AUROC": "The chance that a fake gets a higher score than a real image. 0.5 is guessing, "
         "1 is perfect.",
         "Kernel distance (KD)": "How different two sets of images look to a network trained on "
-        "ImageNet (EfficientNet-Lite0, which no part of this project learned from). 0 means no "
-        "difference; other real images show how near 0 one can get. It is not the FID of papers "
-        "and cannot be compared with it.",
+        "ImageNet (EfficientNet-Lite0, which no part of this project learned from, unless it is "
+        "DIGA's teacher). 0 means no difference; other real images show how near 0 one can get. It "
+        "is not the FID of papers and cannot be compared with it.",
         "GDUF, DIGA": "The two phases of training together. GDUF trains generation, detection and "
         "explanation at once; DIGA then pulls the generator's inner features towards those that "
-        "the frozen detector has of real images.",
+        "its teacher, by default the frozen detector, has of real images.",
         "Family": "One way of making fakes. Detectors learn from train families only; test "
         "families are new to them.",
     }

@@ -228,6 +228,13 @@ def test_a_wrong_configuration_is_named(
         load_pretrained(folder)
 
 
+def test_a_folder_from_before_wide_alignment_heads_is_read(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("alignment_width") is None
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_pretrained(folder).config.head_width == CONFIG.llm.hidden_size
+
+
 def test_a_missing_field_is_named(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config["vit"]["patch_size"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +108,11 @@ def test_a_base_of_other_shapes_is_refused_before_anything_starts(
         check_base(base, other)
     assert "model.timestep_shift is 3.0, there 1.0" in str(error.value)
     assert "hidden_size" not in str(error.value)
+    # The alignment head is the folder's own business, its width too.
+    wide = shutil.copytree(base, tmp_path / "wide")
+    config = json.loads((wide / "config.json").read_text())
+    write_json(wide / "config.json", config | {"alignment_width": 24})
+    check_base(wide, params.model)
     generator = params.pretrain_generator.model_copy(update={"base": str(tmp_path / "nowhere")})
     asked = params.model_copy(update={"pretrain_generator": generator})
     stage: Any = SimpleNamespace(params=asked, seed=0, inputs={"shard": tmp_path})

@@ -197,7 +197,9 @@ def test_the_other_teachers_train_the_generator_through_a_head_of_their_width(
     settings = DigaSettings(teacher, layer, path, schedule="linear")
     student = train_diga(session, detector, detection, plan, WEIGHTS, settings)
     assert (student.config.alignment_head, student.config.alignment_width) == (True, width)
-    assert any("moe_gen" in name for name in changed(load_pretrained(detector).model, student.model))
+    assert any(
+        "moe_gen" in name for name in changed(load_pretrained(detector).model, student.model)
+    )
     first, second = rows(session)
     assert (first["align_weight"], second["align_weight"]) == (0.5, 0.25)
     assert 0 < float(str(first["align_loss"])) < 2

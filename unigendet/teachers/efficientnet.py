@@ -15,7 +15,7 @@ class EfficientNetTeacher(ImageTeacher):
 
     It reads 224 x 224 px whatever the image's size. The maps are 14 x 14 with 112 channels after
     block 10, 7 x 7 with 320 after block 15 (`last_input`), 7 x 7 with 1280 at the end (`last`).
-    The metrics of generated images are made of the last ones.
+    The metrics of generated images are made of the last ones: they flatter who learned from it.
     """
 
     def __init__(self, config: ModelConfig, layer: TeacherLayer) -> None:
