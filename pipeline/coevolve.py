@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.artifacts import BEST_WEIGHTS, read_json, write_json
+from pipeline.artifacts import BEST_WEIGHTS
 from pipeline.coevolution import (
     DigaSettings,
     PhasePlan,
@@ -19,25 +19,23 @@ from pipeline.coevolution import (
 )
 from pipeline.detection_data import DetectionData
 from pipeline.exporting import export_session, write_summary
+from pipeline.fooling import judge, judged, write_matrix
+from pipeline.fresh_fakes import draw_fresh_fakes
+from pipeline.half_rounds import HalfRounds
+from pipeline.heat_map import WHO_FOOLS_WHOM
 from pipeline.loss_weights import AlignmentWeights, resolve
+from pipeline.phases import START, phase_label, phase_name
 from pipeline.pictures import draw_rows
 from pipeline.ray_train import train_on_ray
 from pipeline.sections.coevolve import CoevolveSection, DigaSection, GdufSection
-from pipeline.sheets import read_sheet, write_sheet
 from pipeline.stage import StageContext
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from unigendet.models.pretrained import Pretrained
     from unigendet.training.session import TrainingSession
-    from unigendet.types import Sample
 
 _RESULT = "model"
 _MODEL = "model"
-_DRAWN = "drawn.png"
-_VALIDATION = "validation.json"
 BEFORE_DIGA = "before_diga"
 """Folder in the out: the model as it entered the last DIGA phase, for comparisons."""
 
@@ -64,11 +62,6 @@ class CoevolveJob:
         )
 
 
-def phase_name(kind: Literal["gduf", "diga", "fakes"], round_number: int) -> str:
-    """Name of a phase in the history and of its result."""
-    return f"round{round_number}_{kind}"
-
-
 def coevolve(ctx: StageContext) -> None:
     """Write the co-evolved model's folder, its history and the pictures into `ctx.out`."""
     section = with_teacher_found(ctx.params.coevolve)
@@ -85,42 +78,55 @@ def coevolve(ctx: StageContext) -> None:
         use_vae=section.use_vae,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
+        fresh_share=section.fresh_share,
         degradations=ctx.params.data.degradations.config(),
     )
     job = CoevolveJob(ctx.inputs["pretrain_detector"], data, weights, section)
     finished = train_on_ray(ctx, train_rounds, job)
     export_session(ctx, finished, _RESULT)
+    if section.matrix_images:
+        ctx.run.log_artifact(ctx.out / WHO_FOOLS_WHOM)
 
 
 def train_rounds(session: TrainingSession, job: CoevolveJob) -> None:
     """All rounds; runs in the worker."""
-    start, more_fakes, phases = job.detector, list[Path](), list[str]()
+    half_rounds = HalfRounds(session, job.data, job.section)
+    models = {START: job.detector}
+    session.once(START, partial(half_rounds.keep, START, job.detector))
+    more_fakes, phases = list[Path](), list[str]()
+    start = job.detector
     for number in range(1, job.section.rounds + 1):
-        for kind, train in (("gduf", _gduf), ("diga", _diga)):
-            name = f"round{number}_{kind}"
-            kept = session.once(name, partial(train, session, job, number, start, more_fakes))
-            start = kept / _MODEL
-            before_last_diga = kind == "diga" and number == job.section.rounds
-            if phases and not before_last_diga:
+        for name, train in (
+            (phase_name("gduf", number), _gduf),
+            (phase_name("diga", number), _diga),
+        ):
+            order = partial(train, half_rounds, job, number, start, more_fakes)
+            start = models[name] = session.once(name, order) / _MODEL
+            before_last_diga = train is _diga and number == job.section.rounds
+            if phases and not before_last_diga and not job.section.matrix_images:
                 session.drop(phases[-1], _MODEL)
             phases.append(name)
         if number < job.section.rounds and job.section.fresh_fakes:
             name = phase_name("fakes", number)
-            more_fakes.append(
-                session.once(name, partial(_fresh_fakes, session, job, number, start))
-            )
-    session.once(_RESULT, partial(_finish, session, job, start, phases))
+            draw = partial(draw_fresh_fakes, session, job.data, job.section, number, start)
+            more_fakes.append(session.once(name, draw))
+    if job.section.matrix_images:
+        for name, model in models.items():
+            session.once(judged(name), partial(judge, half_rounds, model, list(models)))
+        for name in phases[:-2]:
+            session.drop(name, _MODEL)
+    session.once(_RESULT, partial(_finish, half_rounds, job, start, phases))
 
 
 def _gduf(
-    session: TrainingSession,
+    half_rounds: HalfRounds,
     job: CoevolveJob,
     number: int,
     start: Path,
     more_fakes: Sequence[Path],
     folder: Path,
 ) -> None:
-    plan = job.plan("gduf", number)
+    session, plan = half_rounds.session, job.plan("gduf", number)
     if job.section.joint:
         trained = train_gduf(session, start, job.data, plan, job.weights, more_fakes)
     else:
@@ -130,127 +136,60 @@ def _gduf(
         trained = train_separately(
             session, start, job.data, flow, detection, job.weights, more_fakes
         )
-    _keep(session, job, trained, plan.name, folder)
+    _keep(half_rounds, trained, plan.name, folder)
 
 
 def _diga(
-    session: TrainingSession,
+    half_rounds: HalfRounds,
     job: CoevolveJob,
     number: int,
     start: Path,
     more_fakes: Sequence[Path],
     folder: Path,
 ) -> None:
-    plan = job.plan("diga", number)
+    session, plan = half_rounds.session, job.plan("diga", number)
     settings = DigaSettings.of(job.section)
     trained = train_diga(session, start, job.data, plan, job.weights, settings, more_fakes)
-    _keep(session, job, trained, plan.name, folder)
+    _keep(half_rounds, trained, plan.name, folder)
 
 
-def _keep(
-    session: TrainingSession, job: CoevolveJob, trained: Pretrained, name: str, folder: Path
-) -> None:
-    """Save a phase's model, what it draws for the same captions and noise, and its validation."""
-    import numpy as np
-
-    from unigendet.inference import UniGenDet
-
-    session.save(folder / _MODEL, trained.model, trained.vae, trained.tokenizer)
-    if not session.leader:
-        return
-    model = UniGenDet.from_pretrained(folder / _MODEL, session.device)
-    drawing = job.section.samples
-    captions = [sample.caption for sample in _validation_samples(job)]
-    images = model.generate(
-        captions, steps=drawing.steps, guidance=drawing.guidance, seed=job.data.seed
-    )
-    write_sheet(folder / _DRAWN, np.stack(images))
-    found = job.data.validate(model)
-    write_json(folder / _VALIDATION, found.scalars())
-    session.say(
-        f"{name}: validation AUROC {found.auroc:.3f}, flow loss {found.flow_loss:.4f}, "
-        f"verdict loss {found.det_loss:.3f}"
-    )
-
-
-def _validation_samples(job: CoevolveJob) -> list[Sample]:
-    from unigendet.data.shards import ShardDataset
-    from unigendet.validation import spread
-
-    return spread(ShardDataset(job.data.shards, "val", verify=False), job.section.samples.count)
-
-
-def _fresh_fakes(
-    session: TrainingSession, job: CoevolveJob, number: int, start: Path, folder: Path
-) -> None:
-    """Images that the improved generator draws for training captions, as a further training set."""
-    from unigendet.data.shards import ShardDataset, ShardWriter
-    from unigendet.evidence import measure
-    from unigendet.explanations import EVIDENCE_FILE, Explainer
-    from unigendet.inference import UniGenDet
-    from unigendet.types import Sample
-    from unigendet.validation import spread
-
-    if not session.leader:
-        return
-    section = job.section
-    generator = UniGenDet.from_pretrained(start, session.device)
-    explainer = Explainer.from_json((job.data.forged / EVIDENCE_FILE).read_text(encoding="utf-8"))
-    real = ShardDataset(job.data.shards, "train", verify=False)
-    origins = spread(real, section.fresh_fakes)
-    session.say(f"round {number}: drawing {len(origins)} fresh fakes")
-    images = generator.generate(
-        [sample.caption for sample in origins],
-        steps=section.fresh_fakes_steps,
-        guidance=section.fresh_fakes_guidance,
-        seed=job.data.seed + number,
-    )
-    with ShardWriter(folder, "train", encoding=real.encoding) as writer:
-        for place, (origin, image) in enumerate(zip(origins, images, strict=True)):
-            writer.write(
-                Sample(
-                    key=f"fresh{number}-{place:06d}",
-                    image=image,
-                    source_id=origin.source_id,
-                    split=origin.split,
-                    domain=origin.domain,
-                    caption=origin.caption,
-                    fake=True,
-                    generator="flow",
-                    explanation=explainer.explain(measure(image), fake=True),
-                )
-            )
+def _keep(half_rounds: HalfRounds, trained: Pretrained, name: str, folder: Path) -> None:
+    half_rounds.session.save(folder / _MODEL, trained.model, trained.vae, trained.tokenizer)
+    half_rounds.keep(name, folder / _MODEL, folder)
 
 
 def _finish(
-    session: TrainingSession, job: CoevolveJob, start: Path, phases: Sequence[str], folder: Path
+    half_rounds: HalfRounds, job: CoevolveJob, start: Path, phases: Sequence[str], folder: Path
 ) -> None:
     """The last phase's model without its alignment head, and the pictures of all phases."""
     from unigendet.models.pretrained import load_pretrained, save_pretrained
     from unigendet.training.alignment_head import without_alignment_head
+    from unigendet.validation import spread
 
+    session = half_rounds.session
     if not session.leader:
         return
     loaded = load_pretrained(start)
     save_pretrained(folder, without_alignment_head(loaded.model), loaded.vae, loaded.tokenizer)
-    samples = _validation_samples(job)
-    kept = session.folder / "kept"
-    before = load_pretrained(kept / phases[-2] / _MODEL)
+    before = load_pretrained(session.folder / "kept" / phases[-2] / _MODEL)
     entered_diga = without_alignment_head(before.model)
     save_pretrained(folder / BEFORE_DIGA, entered_diga, before.vae, before.tokenizer)
-    rows: list[tuple[str, Sequence[NDArray[np.uint8]]]] = [("real", [s.image for s in samples])]
-    for name in phases:
-        size = (samples[0].image.shape[0], samples[0].image.shape[1])
-        drawn = read_sheet(kept / name / _DRAWN, len(samples), size)
-        rows.append((_label(name), list(drawn)))
-    captions = [sample.caption for sample in samples]
+
+    names = [START, *phases]
+    asked = half_rounds.asked()
+    shown = spread(range(len(asked)), job.section.samples.count)
+    captions = [asked[place].caption for place in shown]
+    images = {"real": [sample.image for sample in asked]}
+    images |= {_row_label(name): list(half_rounds.drawn(name)) for name in names}
+    rows = [(label, [drawn[place] for place in shown]) for label, drawn in images.items()]
     draw_rows(folder / "coevolution.png", rows, captions)
     draw_rows(folder / "diga_before_after.png", [rows[0], *rows[-2:]], captions)
-    by_phase = {name: read_json(kept / name / _VALIDATION) for name in phases}
+    if job.section.matrix_images:
+        write_matrix(half_rounds, names, folder)
+    by_phase = {name: half_rounds.validation(name) for name in names}
     figures = {f"val_{name}": value for name, value in by_phase[phases[-1]].items()}
     write_summary(folder, figures, phases=by_phase, weights=asdict(job.weights))
 
 
-def _label(phase: str) -> str:
-    number, kind = phase.removeprefix("round").split("_")
-    return f"after {kind.upper()}, round {number}"
+def _row_label(name: str) -> str:
+    return "before" if name == START else f"after {phase_label(name)}"

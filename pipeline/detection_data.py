@@ -33,6 +33,8 @@ class DetectionData:
     """Real images, and as many fakes, of each validation."""
     degradations: Degradations
     """What happens to the images that are trained on; validation sees them as they are."""
+    fresh_share: float = 0.0
+    """Share of the training fakes that is of `more_fakes`, where there are any."""
 
     def batches(
         self,
@@ -48,7 +50,8 @@ class DetectionData:
     ) -> MixedBatches:
         """Training batches of this rank; `more_fakes` are folders with a set `train` of fakes.
 
-        `phase_seed` sets phases apart, so that each starts with other images and draws.
+        These take `fresh_share` of the fakes' places, the forged ones the rest. `phase_seed` sets
+        phases apart, so that each starts with other images and draws.
         """
         from unigendet.data.answers import read_answers
         from unigendet.data.loader import MixedBatches
@@ -56,7 +59,9 @@ class DetectionData:
 
         return MixedBatches(
             [ShardDataset(self.shards, "train", verify=False)],
-            [ShardDataset(folder, "train", verify=False) for folder in (self.forged, *more_fakes)],
+            [ShardDataset(self.forged, "train", verify=False)],
+            fresh=[ShardDataset(folder, "train", verify=False) for folder in more_fakes],
+            fresh_share=self.fresh_share,
             generation_per_step=generation_per_step,
             detection_per_step=detection_per_step,
             tokenizer=tokenizer,

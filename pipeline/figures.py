@@ -1,35 +1,15 @@
-"""Figures as metrics.json holds them: never a number without its n, interval and seed."""
+"""The tables of metrics.json, every number a figure."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from pipeline.estimates import Figure, figure
 from unigendet.evaluation import DetectionRow, ExplanationRow
 from unigendet.image_evaluation import ImageFigures
 from unigendet.metrics.bootstrap import Estimate
-
-Figure = dict[str, float | int | None]
-"""`value`, `low`, `high` (95 %), `n` of `n_total`, `sources`, `seed`; null where undefined."""
-
-
-def figure(estimate: Estimate, seed: int) -> Figure:
-    """One estimate. JSON has no NaN, so an undefined figure is null."""
-
-    def number(value: float) -> float | None:
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-
-    return {
-        "value": number(estimate.value),
-        "low": number(estimate.low),
-        "high": number(estimate.high),
-        "n": estimate.n,
-        "n_total": estimate.n_total,
-        "sources": estimate.groups,
-        "seed": seed,
-    }
 
 
 def _figures(estimates: Mapping[str, Estimate], seed: int) -> dict[str, Figure]:

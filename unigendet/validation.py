@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from unigendet.objectives import encode_images
 from unigendet.types import Encoder, ModelOutput, PackedBatch, Sample
 
 _BATCH = 32
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class Validation:
         }
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """At most `count` samples, evenly spread over `samples`."""
+def spread(samples: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` samples (or their places), evenly spread over `samples`."""
     taken = min(count, len(samples))
     return [samples[place * len(samples) // taken] for place in range(taken)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.artifacts import REPORT_PAGE
 from pipeline.provenance import git_revision
+from pipeline.report.coevolution import coevolution_section
 from pipeline.report.data import data_section
 from pipeline.report.detection import detection_section, explanation_section
 from pipeline.report.fakes import fakes_section
@@ -13,7 +14,7 @@ from pipeline.report.inputs import ReportInputs
 from pipeline.report.overview import goals, header
 from pipeline.report.running import reproduce_section, timing_section
 from pipeline.report.style import CSS
-from pipeline.report.training import coevolution_section, sweep_section, training_section
+from pipeline.report.training import sweep_section, training_section
 from pipeline.stage import StageContext
 
 CONTENTS = {

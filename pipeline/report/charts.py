@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.heat_map import draw_heat_map, size_of
 from pipeline.report.html import Markup
 from pipeline.report.numbers import Measured
 from pipeline.report.style import GREY, INK, MUTED, RULE, SERIES
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Line = tuple[Sequence[float], Sequence[float]]
 _WIDTH, _SMALL = 4.8, 3.5
 """Inches. The page scales a chart to its column, so a narrow one has the larger letters."""
+_NAMES = 6
+"""Names that fit below a small chart; of more, evenly many are left out."""
 _OUTER = re.compile(r"<svg\b[^>]*viewBox=\"([^\"]+)\"[^>]*>", re.DOTALL)
 
 
@@ -123,6 +126,30 @@ def intervals(
     if mark is not None:
         axes.axvline(mark, color=GREY, linewidth=1)
     _title(axes, title, x, "")
+    return _svg(figure, title)
+
+
+def course(title: str, y: str, names: Sequence[str], measured: Sequence[Measured]) -> Markup:
+    """One value for each name in order, with its interval where it has one."""
+    figure, axes = _new(2.1, _SMALL)
+    places = range(len(names))
+    values = [float("nan") if one.value is None else one.value for one in measured]
+    axes.plot(places, values, "o-", color=SERIES[0], linewidth=1.6, markersize=4.5)
+    for place, one in zip(places, measured, strict=True):
+        if one.low is not None and one.high is not None:
+            axes.plot([place, place], [one.low, one.high], color=SERIES[0], alpha=0.45, linewidth=2)
+    every = -(-len(names) // _NAMES)
+    axes.set_xticks(list(places)[::every], list(names)[::every])
+    axes.margins(x=0.06, y=0.12)
+    _title(axes, title, "", y)
+    return _svg(figure, title)
+
+
+def matrix(title: str, found: Mapping[str, Any]) -> Markup:
+    """who_fools_whom.json as coloured cells (`pipeline.heat_map`)."""
+    figure, axes = _new(*reversed(size_of(found)))
+    draw_heat_map(axes, found)
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=8, fontweight="bold")
     return _svg(figure, title)
 
 

@@ -40,12 +40,6 @@ TERMS = {
     "align_weight": "weight of the alignment loss",
     "total": "total loss",
 }
-PHASE_FIGURES = {
-    "auroc": "AUROC",
-    "det_loss": "verdict loss",
-    "text_loss": "explanation loss",
-    "flow_loss": "flow loss",
-}
 
 
 def training_section(inputs: ReportInputs) -> Markup:
@@ -173,33 +167,6 @@ def _in_force(inputs: ReportInputs) -> Markup:
         origin = "sweep" if getattr(asked, key) == "auto" else "params.yaml"
         told.append(f"{label} {weights[key]:.3g} (from {origin})")
     return paragraph("In force in the co-evolution: " + ", ".join(told) + ".", class_="note")
-
-
-def coevolution_section(inputs: ReportInputs) -> Markup:
-    phases: dict[str, dict[str, float]] = _summary(inputs).get("phases", {})
-    if not phases:
-        return Markup("")
-    rows: list[list[Content]] = []
-    for name, figures in phases.items():
-        number, kind = name.removeprefix("round").split("_")
-        cells = [f"{figures[k]:.4f}" if k in figures else "" for k in PHASE_FIGURES]
-        rows.append([f"round {number}, {kind.upper()}", *cells])
-    section_params = inputs.params.coevolve
-    return section(
-        "coevolution",
-        "Learning from each other",
-        paragraph(
-            f"{section_params.rounds} round{'s' if section_params.rounds > 1 else ''} of GDUF and "
-            "DIGA. Between rounds the improved generator adds fresh fakes for the detector to "
-            "learn from. After each phase the model was validated on images that it does not "
-            "learn from:"
-        ),
-        table(
-            ["After", *PHASE_FIGURES.values()],
-            rows,
-            caption="Validation set, one seed, no interval: to follow the course, not to compare.",
-        ),
-    )
 
 
 def _summary(inputs: ReportInputs) -> dict[str, Any]:

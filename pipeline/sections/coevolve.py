@@ -103,11 +103,20 @@ class CoevolveSection(Section):
     gduf: GdufSection
     diga: DigaSection
     fresh_fakes: CountOrZero
-    """Images the improved generator adds to the training fakes after each round but the last."""
+    """Images the improved generator adds to the training fakes after each round but the last; those
+    of earlier rounds stay."""
+    fresh_share: Fraction
+    """Share of a batch's fakes that is fresh, from the second round on, of all rounds alike; the
+    rest replays the forged families. 96 fresh ones drawn like 960 forged ones would be 0.09."""
     fresh_fakes_steps: Count
     fresh_fakes_guidance: NonNegative
     validation_images: Count
     samples: SampleGridSection
+    """How the model draws after each half-round, and how many pictures are shown."""
+    matrix_images: CountOrZero
+    """Images of the validation captions that each generator draws and each detector judges (who
+    fools whom); the pictures are of them. 0 leaves the matrix out, and with it the need to keep the
+    weights of every half-round until the end."""
 
     @model_validator(mode="after")
     def _separate_tasks_are_counted(self) -> CoevolveSection:
@@ -126,6 +135,25 @@ class CoevolveSection(Section):
             )
         if self.teacher == "efficientnet":
             depth(self.teacher_layer, EFFICIENTNET_LAYERS)
+        return self
+
+    @model_validator(mode="after")
+    def _fresh_fakes_are_used(self) -> CoevolveSection:
+        if (self.fresh_fakes > 0) != (self.fresh_share > 0):
+            raise ValueError(
+                f"fresh_fakes ({self.fresh_fakes}) and fresh_share ({self.fresh_share:g}) go "
+                "together: set both above 0, or both to 0 for none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_are_of_the_matrix(self) -> CoevolveSection:
+        least = max(2, self.samples.count)
+        if self.matrix_images and self.matrix_images < least:
+            raise ValueError(
+                f"matrix_images must be 0 or at least {least} (samples.count of them are shown, "
+                f"and a distance needs 2), not {self.matrix_images}"
+            )
         return self
 
     def automatic(self) -> list[str]:

@@ -17,6 +17,9 @@ import torch
 
 from pipeline import evaluate as stage
 from pipeline.artifacts import StageInputs, StageTimings, stage_spec, write_json
+from pipeline.estimates import figure
+from pipeline.fooling import matrix_of
+from pipeline.heat_map import WHO_FOOLS_WHOM
 from pipeline.judging import Finished, Job, Piece, Worker
 from pipeline.params import load_params
 from pipeline.report import report
@@ -146,8 +149,10 @@ def _write_training(outputs: Path) -> None:
         lines = [json.dumps({**row, "phase": p, "step": s}) for p in phases for s in (5, 10)]
         (outputs / name / "history.jsonl").write_text("\n".join(lines) + "\n")
     weights = {f"{n}_weight": 0.5 for n in ("flow", "det", "text", "align")} | {"tap_layer": 1}
-    figures = {"auroc": 0.9, "flow_loss": 0.5, "det_loss": 0.3, "text_loss": 1.0}
-    phases = {"round1_gduf": figures, "round1_diga": figures}
+    figures = {"auroc": 0.9, "flow_loss": 0.5, "det_loss": 0.3, "text_loss": 1.0, "kd": 0.2}
+    names = ["start", "round1_gduf", "round1_diga"]
+    phases = dict.fromkeys(names, figures)
+    write_json(outputs / "model" / WHO_FOOLS_WHOM, fooling_matrix(names))
     write_json(
         outputs / "model" / "summary.json",
         {"figures": figures, "phases": phases, "weights": weights},
@@ -158,6 +163,22 @@ def _write_training(outputs: Path) -> None:
     (outputs / "sweep").mkdir()
     write_json(outputs / "sweep" / "trials.json", {"rule": "highest wins", "trials": trials})
     (outputs / "detector").mkdir()
+
+
+def fooling_matrix(names: Sequence[str]) -> dict[str, Any]:
+    """who_fools_whom.json of made-up scores: detectors see ever more, generators show ever less."""
+    rng = np.random.default_rng(0)
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row, detector in enumerate(names):
+        scores[detector] = {"real": rng.uniform(0.0, 0.6, COUNT).tolist()}
+        for column, generator in enumerate(names):
+            centre = 0.5 + 0.1 * (row - column)
+            drawn = np.clip(rng.normal(centre, 0.2, COUNT), 0.0, 1.0)
+            scores[detector][generator] = drawn.tolist()
+    sources = [str(place) for place in range(COUNT)]
+    kd = figure(Estimate(0.2, 0.1, 0.3, COUNT, COUNT, COUNT), 0)
+    about = {"images": COUNT, "steps": 4, "guidance": 2.0, "half_rounds": list(names)}
+    return about | matrix_of(scores, sources, seed=0) | {"kd": dict.fromkeys(names, kd)}
 
 
 class _Run:

@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from pipeline.figures import figure
+from pipeline.estimates import figure
 from pipeline.report.html import Markup, element, table, text
 from pipeline.report.numbers import Measured, seconds, with_range
 from unigendet.metrics.bootstrap import Estimate

@@ -284,7 +284,8 @@ def test_the_rounds_run_in_order_and_the_fresh_fakes_join_the_second(
     params: Params, detector: Path, detection: DetectionData, tmp_path: Path
 ) -> None:
     session = TrainingSession(tmp_path, say=lambda _: None)
-    train_rounds(session, CoevolveJob(detector, detection, WEIGHTS, params.coevolve))
+    mixing = replace(detection, fresh_share=params.coevolve.fresh_share)
+    train_rounds(session, CoevolveJob(detector, mixing, WEIGHTS, params.coevolve))
     phases = list(dict.fromkeys(row["phase"] for row in rows(session)))
     assert phases == ["round1_gduf", "round1_diga", "round2_gduf", "round2_diga"]
 
@@ -293,7 +294,7 @@ def test_the_rounds_run_in_order_and_the_fresh_fakes_join_the_second(
     assert len(fresh) == params.coevolve.fresh_fakes
     assert all(s.fake and s.generator == "flow" and s.split == "train" for s in fresh)
     assert all(s.explanation.startswith("This is a fake image.") for s in fresh)
-    batches = detection.batches(
+    batches = mixing.batches(
         session,
         load_pretrained(detector).tokenizer,
         load_pretrained(detector).config,
@@ -302,17 +303,20 @@ def test_the_rounds_run_in_order_and_the_fresh_fakes_join_the_second(
         phase_seed=5,
         more_fakes=[fresh.folder],
     )
-    drawn = {s.key for step in range(7) for s in batches.samples(step)[1]}
-    assert {s.key for s in fresh} <= drawn  # 28 fakes in all, 4 a step: one epoch in 7 steps
+    drawn = [s.key for step in range(8) for s in batches.samples(step)[1] if s.fake]
+    joined = [key for key in drawn if key in {s.key for s in fresh}]
+    assert len(joined) == params.coevolve.fresh_share * len(drawn)
+    assert set(joined) == {s.key for s in fresh}
 
     result = load_pretrained(kept / "model")
     assert not result.config.alignment_head
     assert {path.name for path in (kept / "model").glob("*.png")} == {
         "coevolution.png",
         "diga_before_after.png",
+        "who_fools_whom.png",
     }
     summary = json.loads((kept / "model" / "summary.json").read_text())
-    assert list(summary["phases"]) == phases
+    assert list(summary["phases"]) == ["start", *phases]
     assert 0 <= summary["figures"]["val_auroc"] <= 1
     # Only the weights that a later phase needs are carried along.
     models = {path.parents[1].name for path in kept.glob("*/model/config.json")}

@@ -37,9 +37,9 @@ def _blurred(sample: Sample) -> Sample:
     )
 
 
-def write_miniature(folder: Path) -> Miniature:
+def write_miniature(folder: Path, *, tile: int = 64) -> Miniature:
     """24 training and 8 validation tiles, a blurred fake of each, answers, and a tokenizer."""
-    source = BlueMarble(tile=64, shrink=1.3, train_stride=64)
+    source = BlueMarble(tile=tile, shrink=1.3, train_stride=tile)
     items = source.items()
     made = Miniature(folder / "shards", folder / "forged")
     chosen = {

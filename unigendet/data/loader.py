@@ -21,6 +21,7 @@ from unigendet.data.composition import (
 from unigendet.data.degradations import Degradations
 from unigendet.data.packing import pack
 from unigendet.data.prompts import detection_plan, generation_plan, teacher_plan
+from unigendet.data.replay import ReplayStream
 from unigendet.data.shards import ShardDataset
 from unigendet.data.streams import SampleStream, Selection, draw_generator
 from unigendet.data.token_counts import detection_tokens, generation_tokens
@@ -41,6 +42,7 @@ class MixedBatches:
     Args:
         real: sets whose real samples are used; fakes in them are passed over.
         fakes: sets whose fake samples are used.
+        fresh: further sets of fakes, which take `fresh_share` of the fakes' positions.
         detection_per_step: half of them real, half fake.
         budget: fills packs by tokens; the numbers per step then only say which streams there are.
         explanations: reference answers by key, for real samples stored without.
@@ -54,6 +56,8 @@ class MixedBatches:
         real: Sequence[ShardDataset],
         fakes: Sequence[ShardDataset] = (),
         *,
+        fresh: Sequence[ShardDataset] = (),
+        fresh_share: float = 0.0,
         generation_per_step: int,
         detection_per_step: int,
         tokenizer: Tokenizer,
@@ -85,7 +89,7 @@ class MixedBatches:
         per_step = {name: number for name, number in per_step.items() if number}
         chosen = {False: Selection(real, fake=False, explanations=explanations)}
         if half:
-            chosen[True] = Selection(fakes, fake=True)
+            chosen[True] = Selection([*fakes, *fresh], fake=True)
         self._streams = {
             name: SampleStream(
                 chosen[name == FAKE],
@@ -95,6 +99,14 @@ class MixedBatches:
             )
             for name in per_step
         }
+        if half and fresh:
+            self._streams[FAKE] = ReplayStream(
+                chosen[True],
+                fresh=len(Selection(fresh, fake=True)),
+                share=fresh_share,
+                seed=3 * seed + STREAMS.index(FAKE),
+                degradations=degradations,
+            )
         share = Share(rank, world)
         self._composition: Composition
         if budget is None:

@@ -113,16 +113,20 @@ class SampleStream:
         self._augment = augment
         self._degradations = degradations
 
+    def place(self, position: int) -> tuple[int, int]:
+        """Which sample stands at a position of the stream, and how often it came before."""
+        epoch, place = divmod(position, len(self.samples))
+        return int(epoch_order(len(self.samples), self._seed, epoch)[place]), epoch
+
     def index(self, position: int) -> int:
         """Which sample stands at a position of the stream."""
-        epoch, place = divmod(position, len(self.samples))
-        return int(epoch_order(len(self.samples), self._seed, epoch)[place])
+        return self.place(position)[0]
 
     def at(self, position: int) -> Sample:
         """The sample at a position, augmented."""
-        sample: Sample = self.samples[self.index(position)]
+        index, epoch = self.place(position)
+        sample: Sample = self.samples[index]
         if self._degradations is not None:
-            epoch = position // len(self.samples)
             sample = self._degradations.apply(sample, seed=self._seed, epoch=epoch)
         if not self._augment:
             return sample
