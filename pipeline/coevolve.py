@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from pipeline.coevolution import (
 )
 from pipeline.detection_data import DetectionData
 from pipeline.exporting import export_session, write_summary
-from pipeline.fooling import judge, judged, write_matrix
+from pipeline.fooling import PICTURE, who_fools_whom
 from pipeline.fresh_fakes import draw_fresh_fakes
 from pipeline.half_rounds import HalfRounds
 from pipeline.heat_map import WHO_FOOLS_WHOM
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _RESULT = "model"
 _MODEL = "model"
+_MATRIX = "who_fools_whom"
 BEFORE_DIGA = "before_diga"
 """Folder in the out: the model as it entered the last DIGA phase, for comparisons."""
 
@@ -111,8 +113,7 @@ def train_rounds(session: TrainingSession, job: CoevolveJob) -> None:
             draw = partial(draw_fresh_fakes, session, job.data, job.section, number, start)
             more_fakes.append(session.once(name, draw))
     if job.section.matrix_images:
-        for name, model in models.items():
-            session.once(judged(name), partial(judge, half_rounds, model, list(models)))
+        session.once(_MATRIX, partial(who_fools_whom, half_rounds, models))
         for name in phases[:-2]:
             session.drop(name, _MODEL)
     session.once(_RESULT, partial(_finish, half_rounds, job, start, phases))
@@ -185,7 +186,8 @@ def _finish(
     draw_rows(folder / "coevolution.png", rows, captions)
     draw_rows(folder / "diga_before_after.png", [rows[0], *rows[-2:]], captions)
     if job.section.matrix_images:
-        write_matrix(half_rounds, names, folder)
+        for file in (WHO_FOOLS_WHOM, PICTURE):
+            shutil.copyfile(session.folder / "kept" / _MATRIX / file, folder / file)
     by_phase = {name: half_rounds.validation(name) for name in names}
     figures = {f"val_{name}": value for name, value in by_phase[phases[-1]].items()}
     write_summary(folder, figures, phases=by_phase, weights=asdict(job.weights))

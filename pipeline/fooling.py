@@ -14,61 +14,62 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import write_json
 from pipeline.estimates import Figure, figure
 from pipeline.half_rounds import HalfRounds
 from pipeline.heat_map import WHO_FOOLS_WHOM, draw_heat_map, size_of
+from pipeline.phases import phase_label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unigendet.metrics.bootstrap import Estimate
 
-_SCORES = "scores.json"
+PICTURE = "who_fools_whom.png"
 _REAL = "real"
 _DRAWS = 500
 
 
-def judged(detector: str) -> str:
-    """Name of the result that holds a detector's scores."""
-    return f"judged_by_{detector}"
-
-
-def judge(half_rounds: HalfRounds, detector: Path, names: Sequence[str], folder: Path) -> None:
-    """Write P(fake) by one detector of the real images, and of what each of `names` drew."""
-    from unigendet.inference import UniGenDet
-
+def who_fools_whom(half_rounds: HalfRounds, models: Mapping[str, Path], folder: Path) -> None:
+    """Let each of `models` (half-round -> folder) judge what all drew; write JSON and picture."""
     session = half_rounds.session
     if not session.leader:
         return
-    images = {_REAL: [sample.image for sample in half_rounds.asked()]}
-    images |= {name: list(half_rounds.drawn(name)) for name in names}
-    model = UniGenDet.from_pretrained(detector, session.device)
-    together = [image for part in images.values() for image in part]
-    found = model.detect(together, explain=False, use_vae=half_rounds.data.use_vae)
-    scores = np.array([one.score for one in found]).reshape(len(images), -1)
-    write_json(folder / _SCORES, dict(zip(images, scores.tolist(), strict=True)))
-
-
-def write_matrix(half_rounds: HalfRounds, names: Sequence[str], folder: Path) -> None:
-    """Write who_fools_whom.json and its picture from the scores that `judge` kept."""
-    kept = half_rounds.session.folder / "kept"
-    scores = {name: read_json(kept / judged(name) / _SCORES) for name in names}
-    sources = [sample.source_id for sample in half_rounds.asked()]
+    asked = half_rounds.asked()
+    images = {_REAL: [sample.image for sample in asked]}
+    images |= {name: list(half_rounds.drawn(name)) for name in models}
+    scores = {}
+    for name, model in models.items():
+        session.say(f"who fools whom: {phase_label(name)} judges")
+        scores[name] = _scores(half_rounds, model, images)
+    sources = [sample.source_id for sample in asked]
     drawing, seed = half_rounds.section.samples, half_rounds.data.seed
     matrix = {
         "images": len(sources),
         "steps": drawing.steps,
         "guidance": drawing.guidance,
-        "half_rounds": list(names),
+        "half_rounds": list(models),
         **matrix_of(scores, sources, seed),
         "kd": {
             name: figure(estimate, seed)
-            for name, estimate in _distances(half_rounds, sources, names).items()
+            for name, estimate in _distances(half_rounds, sources, list(models)).items()
         },
     }
     write_json(folder / WHO_FOOLS_WHOM, matrix)
-    _draw(folder / "who_fools_whom.png", matrix)
+    _draw(folder / PICTURE, matrix)
+
+
+def _scores(
+    half_rounds: HalfRounds, detector: Path, images: Mapping[str, Sequence[NDArray[np.uint8]]]
+) -> dict[str, Sequence[float]]:
+    """P(fake) of every image, by the same names; all in the same batches."""
+    from unigendet.inference import UniGenDet
+
+    model = UniGenDet.from_pretrained(detector, half_rounds.session.device)
+    together = [image for part in images.values() for image in part]
+    found = model.detect(together, explain=False, use_vae=half_rounds.data.use_vae)
+    scores = np.array([one.score for one in found]).reshape(len(images), -1)
+    return dict(zip(images, scores.tolist(), strict=True))
 
 
 def matrix_of(

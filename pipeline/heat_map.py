@@ -27,7 +27,7 @@ _ROOM = 7
 def size_of(matrix: Mapping[str, Any]) -> tuple[float, float]:
     """(width, height) in inches at which the text of all cells is read."""
     count = len(matrix["half_rounds"])
-    return 2.2 + 1.15 * count, 1.0 + 0.6 * count
+    return 2.2 + 1.15 * count, 1.0 + 0.75 * count
 
 
 def draw_heat_map(axes: Axes, matrix: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ def draw_heat_map(axes: Axes, matrix: Mapping[str, Any]) -> None:
             column + 0.5,
             row + 0.5,
             _words(cells[row][column], short=len(names) > _ROOM),
-            color="white" if abs(value - 0.5) > 0.3 else _INK,
+            color="white" if abs(value - 0.5) > 0.36 else _INK,
             fontsize=8.5,
             ha="center",
             va="center",
@@ -70,8 +70,13 @@ def _words(cell: Mapping[str, Any], *, short: bool) -> str:
     value = f"{auroc['value']:.3f}"
     if short:
         return value
-    fooled = 100 * cell["fooled"]["value"]
-    return f"{value}\n[{auroc['low']:.2f}, {auroc['high']:.2f}]\n{fooled:.0f} % pass as real"
+    lines = [
+        value,
+        f"[{auroc['low']:.2f}, {auroc['high']:.2f}]",
+        f"P(fake) {cell['mean_score']['value']:.3f}",
+        f"{100 * cell['fooled']['value']:.0f} % pass as real",
+    ]
+    return "\n".join(lines)
 
 
 def _row(matrix: Mapping[str, Any], detector: str) -> str:

@@ -141,6 +141,7 @@ def course(title: str, y: str, names: Sequence[str], measured: Sequence[Measured
     every = -(-len(names) // _NAMES)
     axes.set_xticks(list(places)[::every], list(names)[::every])
     axes.margins(x=0.06, y=0.12)
+    axes.ticklabel_format(axis="y", useOffset=False)
     _title(axes, title, "", y)
     return _svg(figure, title)
 

@@ -116,9 +116,9 @@ def _who_fools_whom(matrix: Mapping[str, Any]) -> Markup:
                 f"validation images ({first['sources']} sources), from the same noise, with "
                 f"{matrix['steps']} steps and guidance {matrix['guidance']:g}. A cell: AUROC "
                 "of the generator's images against those real ones with its 95 % interval over "
-                "sources, and the share of the generator's images that the detector takes for "
-                "real (score at most 0.5). `start` is the model that co-evolution began with; a "
-                "GDUF is not a generator here, a DIGA is both.",
+                "sources, the mean score P(fake) of the generator's images, and the share of "
+                "them that the detector takes for real (score at most 0.5). `start` is the model "
+                "that co-evolution began with. Blue: seen through; pale: chance; rust: fooled.",
             ),
         ]
     )

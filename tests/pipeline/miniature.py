@@ -17,8 +17,7 @@ import torch
 
 from pipeline import evaluate as stage
 from pipeline.artifacts import StageInputs, StageTimings, stage_spec, write_json
-from pipeline.estimates import figure
-from pipeline.fooling import matrix_of
+from pipeline.estimates import Figure, figure
 from pipeline.heat_map import WHO_FOOLS_WHOM
 from pipeline.judging import Finished, Job, Piece, Worker
 from pipeline.params import load_params
@@ -166,19 +165,25 @@ def _write_training(outputs: Path) -> None:
 
 
 def fooling_matrix(names: Sequence[str]) -> dict[str, Any]:
-    """who_fools_whom.json of made-up scores: detectors see ever more, generators show ever less."""
-    rng = np.random.default_rng(0)
-    scores: dict[str, dict[str, list[float]]] = {}
-    for row, detector in enumerate(names):
-        scores[detector] = {"real": rng.uniform(0.0, 0.6, COUNT).tolist()}
-        for column, generator in enumerate(names):
-            centre = 0.5 + 0.1 * (row - column)
-            drawn = np.clip(rng.normal(centre, 0.2, COUNT), 0.0, 1.0)
-            scores[detector][generator] = drawn.tolist()
-    sources = [str(place) for place in range(COUNT)]
-    kd = figure(Estimate(0.2, 0.1, 0.3, COUNT, COUNT, COUNT), 0)
-    about = {"images": COUNT, "steps": 4, "guidance": 2.0, "half_rounds": list(names)}
-    return about | matrix_of(scores, sources, seed=0) | {"kd": dict.fromkeys(names, kd)}
+    """who_fools_whom.json, made up: detectors see ever more, generators show ever less."""
+
+    def about(value: float) -> Figure:
+        return figure(Estimate(value, value - 0.05, value + 0.05, COUNT, COUNT, COUNT), seed=0)
+
+    def cell(detector: int, generator: int) -> dict[str, Figure]:
+        seen = 0.5 + 0.4 * (detector - generator) / len(names) + 0.001 * generator
+        return {"auroc": about(seen), "mean_score": about(seen), "fooled": about(1 - seen)}
+
+    places = dict(zip(names, range(len(names)), strict=True))
+    return {
+        "images": COUNT,
+        "steps": 4,
+        "guidance": 2.0,
+        "half_rounds": list(names),
+        "reals": {d: {"mean_score": about(0.2), "called_fake": about(0.1)} for d in names},
+        "cells": {d: {g: cell(places[d], places[g]) for g in names} for d in names},
+        "kd": {name: about(0.2) for name in names},
+    }
 
 
 class _Run:

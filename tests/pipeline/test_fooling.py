@@ -66,7 +66,7 @@ def job(section: CoevolveSection, tmp_path_factory: pytest.TempPathFactory) -> C
     # Fresh output weights are zero; here they are to make a difference.
     for head in (model.llm2vae, model.fake_cls_head):
         for weight in head.parameters():
-            torch.nn.init.normal_(weight, std=0.2)
+            torch.nn.init.normal_(weight, std=0.5)
     save_pretrained(folder / "detector", model, vae, tokenizer)
     detection = DetectionData(
         data.shards,
@@ -112,7 +112,7 @@ def test_every_cell_is_what_the_models_say(job: CoevolveJob, kept: Path) -> None
     for detector, model in models.items():
         real = [one.score for one in model.detect([s.image for s in reals], explain=False)]
         about = found["reals"][detector]
-        assert about["mean_score"]["value"] == pytest.approx(np.mean(real), rel=1e-4)
+        assert about["mean_score"]["value"] == pytest.approx(np.mean(real), abs=2e-6)
         assert about["called_fake"]["value"] == pytest.approx(np.mean(np.array(real) > 0.5), 1e-4)
         for generator, images in drawn.items():
             scores = [one.score for one in model.detect(images, explain=False)]
@@ -121,10 +121,10 @@ def test_every_cell_is_what_the_models_say(job: CoevolveJob, kept: Path) -> None
             assert cell["auroc"]["value"] == pytest.approx(expected, abs=1e-5)
             assert cell["auroc"]["low"] <= expected <= cell["auroc"]["high"]
             assert cell["auroc"]["sources"] == len({s.source_id for s in reals})
-            assert cell["mean_score"]["value"] == pytest.approx(np.mean(scores), rel=1e-4)
+            assert cell["mean_score"]["value"] == pytest.approx(np.mean(scores), abs=2e-6)
             passed = np.mean(np.array(scores) <= 0.5)
             assert cell["fooled"]["value"] == pytest.approx(passed, rel=1e-4)
-            values.add(cell["mean_score"]["value"])
+            values.add(np.mean(scores))
     assert len(values) == len(NAMES) ** 2, "each detector and each generator makes a difference"
 
 
@@ -167,7 +167,7 @@ def test_rounds_interrupted_after_every_result_give_the_same(
         except Killed:
             continue
         break
-    assert done == [*NAMES, *(f"judged_by_{name}" for name in NAMES), "model"]
+    assert done == [*NAMES, "who_fools_whom", "model"]
     assert matrix(tmp_path / "kept") == matrix(kept)
     summary = "model/summary.json"
     assert (tmp_path / "kept" / summary).read_text() == (kept / summary).read_text()
@@ -183,8 +183,7 @@ def test_without_the_matrix_nothing_is_judged(job: CoevolveJob, tmp_path: Path) 
     update = {"matrix_images": 0, "rounds": 2, "fresh_fakes": 0, "fresh_share": 0.0}
     session = TrainingSession(tmp_path, say=lambda _: None)
     train_rounds(session, replace(job, section=job.section.model_copy(update=update)))
-    made = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert not any(name.startswith("judged") for name in made)
+    assert not (tmp_path / "kept" / "who_fools_whom").exists()
     assert not (tmp_path / "kept" / "model" / WHO_FOOLS_WHOM).exists()
     summary = json.loads((tmp_path / "kept" / "model" / "summary.json").read_text())
     assert next(iter(summary["phases"])) == "start" and "kd" not in summary["phases"]["start"]
