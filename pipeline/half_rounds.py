@@ -50,6 +50,7 @@ class HalfRounds:
         """
         from unigendet.inference import UniGenDet
 
+        self.session.mark_started()
         if not self.session.leader:
             return
         loaded = UniGenDet.from_pretrained(model, self.session.device)

@@ -9,31 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
+from torch import multiprocessing
 
 from pipeline.coevolve import CoevolveJob, train_rounds
-from pipeline.detection_data import DetectionData
 from pipeline.fooling import matrix_of
 from pipeline.half_rounds import HalfRounds
 from pipeline.heat_map import WHO_FOOLS_WHOM
-from pipeline.loss_weights import AlignmentWeights
-from pipeline.params import load_params
-from pipeline.sections.coevolve import CoevolveSection
-from tests.models.tiny import square_config
-from tests.training.miniature import write_miniature
-from unigendet.data.degradations import Degradations
+from tests.pipeline.toy_rounds import IMAGES, REFERENCE, rank_main, toy_job
 from unigendet.data.shards import ShardDataset
-from unigendet.data.tokenizer import Tokenizer
 from unigendet.inference import UniGenDet
 from unigendet.metrics.generation import FeatureSet, features, kernel_distance
-from unigendet.models.pretrained import save_pretrained
-from unigendet.models.unified import UniGenDetModel
-from unigendet.models.vae import LatentAutoencoder
 from unigendet.training.session import Progress, TrainingSession
 from unigendet.validation import spread
 
-IMAGES, REFERENCE = 6, 8
 NAMES = ["start", "round1_gduf", "round1_diga"]
 
 
@@ -42,44 +31,8 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module")
-def section() -> CoevolveSection:
-    smoke = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml").coevolve
-    optim = smoke.gduf.optim.model_copy(update={"steps": 2, "lr": 0.02})
-    update = {
-        "rounds": 1,
-        "matrix_images": IMAGES,
-        "gduf": smoke.gduf.model_copy(update={"optim": optim}),
-        "samples": smoke.samples.model_copy(update={"count": 2, "steps": 2}),
-    }
-    return smoke.model_copy(update=update)
-
-
-@pytest.fixture(scope="module")
-def job(section: CoevolveSection, tmp_path_factory: pytest.TempPathFactory) -> CoevolveJob:
-    """Real tiles, blurred fakes of them, and a small model that nobody trained."""
-    folder = tmp_path_factory.mktemp("job")
-    data = write_miniature(folder, tile=32)
-    tokenizer = Tokenizer.load(data.shards)
-    config = square_config(len(tokenizer))
-    torch.manual_seed(0)
-    model, vae = UniGenDetModel(config).eval(), LatentAutoencoder(config.vae).eval()
-    # Fresh output weights are zero; here they are to make a difference.
-    for head in (model.llm2vae, model.fake_cls_head):
-        for weight in head.parameters():
-            torch.nn.init.normal_(weight, std=0.5)
-    save_pretrained(folder / "detector", model, vae, tokenizer)
-    detection = DetectionData(
-        data.shards,
-        data.forged,
-        seed=4,
-        use_vae=True,
-        text_dropout=0.1,
-        validation_images=REFERENCE,
-        degradations=Degradations(0.0, 0.7, 0.5, 1.0, 5.0, 60),
-        fresh_share=section.fresh_share,
-    )
-    weights = AlignmentWeights(1.0, 1.0, 0.5, 0.5, tap_layer=1)
-    return CoevolveJob(folder / "detector", detection, weights, section)
+def job(tmp_path_factory: pytest.TempPathFactory) -> CoevolveJob:
+    return toy_job(tmp_path_factory.mktemp("job"))
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +124,16 @@ def test_rounds_interrupted_after_every_result_give_the_same(
     assert matrix(tmp_path / "kept") == matrix(kept)
     summary = "model/summary.json"
     assert (tmp_path / "kept" / summary).read_text() == (kept / summary).read_text()
+
+
+@pytest.mark.slow
+def test_two_ranks_leave_one_matrix(job: CoevolveJob, kept: Path, tmp_path: Path) -> None:
+    multiprocessing.spawn(rank_main, args=(2, tmp_path, job), nprocs=2)
+    ours, theirs = matrix(kept), matrix(tmp_path / "session" / "kept")
+    for detector in NAMES:
+        for generator in NAMES:
+            one, other = (m["cells"][detector][generator]["mean_score"] for m in (ours, theirs))
+            assert one["value"] == pytest.approx(other["value"], abs=1e-3)
 
 
 def test_only_the_leader_draws_and_judges(job: CoevolveJob, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class TrainingSession:
         self.leader = self.rank == 0 if leader is None else leader
         self.say = say
         self.first_step_at: float | None = None
-        """Unix time at which this process began its first step; None before it."""
+        """Unix time at which this process began its first step, or other work; None before it."""
         self._shards = sharding == "fsdp" and self.world > 1
         self._loaders = loaders
         self._on_log = on_log
@@ -180,8 +180,7 @@ class TrainingSession:
             self._forget_rows(phase, after=done)
         if done:
             self._say(f"{phase}: resumed from step {done} of {config.steps}")
-        if self.first_step_at is None:
-            self.first_step_at = time.time()
+        self.mark_started()
         with TrainingBatches(batches, config.steps, num_workers=self._loaders) as ahead:
             return train(
                 model,
@@ -194,6 +193,11 @@ class TrainingSession:
                 on_checkpoint=self._checkpointed,
                 device=self.device,
             )
+
+    def mark_started(self) -> None:
+        """Start-up is over: for work that comes before the first step."""
+        if self.first_step_at is None:
+            self.first_step_at = time.time()
 
     def _shard(self, model: UniGenDetModel, optim: OptimConfig) -> None:
         parallel.shard(model, device=self.device, bf16=optim.precision == "bf16")
