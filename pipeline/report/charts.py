@@ -129,8 +129,10 @@ def intervals(
     return _svg(figure, title)
 
 
-def course(title: str, y: str, names: Sequence[str], measured: Sequence[Measured]) -> Markup:
-    """One value for each name in order, with its interval where it has one."""
+def course(
+    title: str, names: Sequence[str], measured: Sequence[Measured], *, most: float | None = None
+) -> Markup:
+    """One value for each name in order, with its interval if it has one; none is above `most`."""
     figure, axes = _new(2.1, _SMALL)
     places = range(len(names))
     values = [float("nan") if one.value is None else one.value for one in measured]
@@ -142,7 +144,10 @@ def course(title: str, y: str, names: Sequence[str], measured: Sequence[Measured
     axes.set_xticks(list(places)[::every], list(names)[::every])
     axes.margins(x=0.06, y=0.12)
     axes.ticklabel_format(axis="y", useOffset=False)
-    _title(axes, title, "", y)
+    low, high = axes.get_ylim()
+    if most is not None and high > most:
+        axes.set_ylim(low, most + 0.05 * (most - low))
+    _title(axes, title, "", "")
     return _svg(figure, title)
 
 

@@ -22,6 +22,7 @@ FIGURES = {
     "kd": "KD",
 }
 CHARTED = ("auroc", "flow_loss", "kd")
+MOST = {"auroc": 1.0}
 
 
 def coevolution_section(inputs: ReportInputs) -> Markup:
@@ -83,7 +84,9 @@ def _course(phases: Mapping[str, Mapping[str, float]], matrix: Mapping[str, Any]
             else Measured(figures.get(key), None, None, 0, 0, 0)
             for name, figures in phases.items()
         ]
-        drawn.append(figure(charts.course(f"{FIGURES[key]}, validation", "", names, points)))
+        drawn.append(
+            figure(charts.course(f"{FIGURES[key]}, validation", names, points, most=MOST.get(key)))
+        )
     return join(
         [
             element("div", *drawn, class_="charts small"),
@@ -117,7 +120,7 @@ def _who_fools_whom(matrix: Mapping[str, Any]) -> Markup:
                 f"{matrix['steps']} steps and guidance {matrix['guidance']:g}. A cell: AUROC "
                 "of the generator's images against those real ones with its 95 % interval over "
                 "sources, the mean score P(fake) of the generator's images, and the share of "
-                "them that the detector takes for real (score at most 0.5). `start` is the model "
+                "them that the detector takes for real (score at most 0.5). Start is the model "
                 "that co-evolution began with. Blue: seen through; pale: chance; rust: fooled.",
             ),
         ]
