@@ -1,4 +1,8 @@
-"""What the detector learns from and is validated on: real shards, forged shards, their answers."""
+"""What the detector learns from and is validated on: shards, forged shards, and their answers.
+
+Real images are those of the shards. Fakes are the shards' own, where the source brought some, and
+the forged ones, all alike: what is drawn more often is what there is more of.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +61,10 @@ class DetectionData:
         from unigendet.data.loader import MixedBatches
         from unigendet.data.shards import ShardDataset
 
+        given = ShardDataset(self.shards, "train", verify=False)
         return MixedBatches(
-            [ShardDataset(self.shards, "train", verify=False)],
-            [ShardDataset(self.forged, "train", verify=False)],
+            [given],
+            [given, ShardDataset(self.forged, "train", verify=False)],
             fresh=[ShardDataset(folder, "train", verify=False) for folder in more_fakes],
             fresh_share=self.fresh_share,
             generation_per_step=generation_per_step,
@@ -85,22 +90,22 @@ class DetectionData:
         from unigendet.models.vision import patchify_pixels
         from unigendet.validation import spread
 
-        real = spread(ShardDataset(self.shards, "train", verify=False), images)
-        pixels = [to_pixels(sample.image, config.vit_resize) for sample in real]
+        real = ShardDataset(self.shards, "train", verify=False).only(fake=False)
+        pixels = [to_pixels(sample.image, config.vit_resize) for sample in spread(real, images)]
         return torch.cat([patchify_pixels(one, config.vit.patch_size) for one in pixels])
 
     def validate(self, detector: UniGenDet) -> Validation:
-        """The detector on validation images, fakes evenly from the families of that set."""
+        """The detector on validation images, fakes evenly from the generators of that set."""
         from unigendet.data.answers import read_answers
         from unigendet.data.shards import ShardDataset
         from unigendet.data.streams import Selection
         from unigendet.validation import spread, validate
 
         answers = read_answers(self.forged, "val")
-        real = Selection(
-            [ShardDataset(self.shards, "val", verify=False)], fake=False, explanations=answers
-        )
-        fakes = Selection([ShardDataset(self.forged, "val", verify=False)], fake=True)
+        given = ShardDataset(self.shards, "val", verify=False)
+        made = ShardDataset(self.forged, "val", verify=False)
+        real = Selection([given], fake=False, explanations=answers)
+        fakes = Selection([given, made], fake=True, explanations=answers)
         return validate(
             detector.model,
             detector.vae,

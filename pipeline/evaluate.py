@@ -43,29 +43,35 @@ from unigendet.image_evaluation import ImageSet, evaluate_images
 from unigendet.models.pretrained import open_model_weights
 from unigendet.types import EvalRecord, Sample
 
+EVERYDAY = "everyday"
+SETS = ("train", "val", "test", EVERYDAY)
 SUMMARY = "summary.json"
 """The few values that experiments are compared by, flat."""
 
 
 @dataclass(frozen=True, slots=True)
 class _JudgedSet:
-    """A stored set that the detector judges."""
+    """Images of one class of a stored set, which the detector judges."""
 
     name: str
     data: ShardDataset
     home: bool
+    fake: bool
 
 
 def evaluate(ctx: StageContext) -> None:
     """Judge, generate and compare; write metrics.json, records.jsonl and pictures to `ctx.out`."""
     params = ctx.params.evaluate
-    real = {name: ShardDataset(ctx.inputs["shard"], name) for name in ("train", "val", "test")}
-    judged = [
-        _JudgedSet("real/test", real["test"], home=True),
-        _JudgedSet("fake/test", ShardDataset(ctx.inputs["forge"], "test"), home=True),
-        _JudgedSet("real/everyday", ShardDataset(ctx.inputs["shard"], "everyday"), home=False),
-        _JudgedSet("fake/everyday", ShardDataset(ctx.inputs["forge"], "everyday"), home=False),
-    ]
+    given = {name: ShardDataset(ctx.inputs["shard"], name) for name in SETS}
+    real = {name: data.only(fake=False) for name, data in given.items()}
+    judged = []
+    for name in ("test", EVERYDAY):
+        home = name != EVERYDAY
+        judged.append(_JudgedSet(f"real/{name}", real[name], home, fake=False))
+        forged = ShardDataset(ctx.inputs["forge"], name)
+        judged.append(_JudgedSet(f"fake/{name}", forged, home, fake=True))
+        if own := given[name].only(fake=True):
+            judged.append(_JudgedSet(f"given/{name}", own, home, fake=True))
     arms = _arms(ctx)
     test = list(real["test"])
     asked = [test[index % len(test)] for index in range(params.generated)]
@@ -98,7 +104,7 @@ def evaluate(ctx: StageContext) -> None:
         )
     metrics = {
         "provenance": _provenance(ctx),
-        "counts": {name: _counts(real[name]) for name in real}
+        "counts": {name: _counts(real[name]) for name in ("train", "val", "test")}
         | {s.name: _counts(s.data) for s in judged},
         "detection": detection_figures(detection, seed),
         "explanations": explanation_figures(explanations, seed),
@@ -167,10 +173,10 @@ def _job(
     asked: Sequence[Sample],
 ) -> Job:
     params = ctx.params.evaluate
-    stored = {s.name: StoredSet(str(s.data.folder), s.data.name) for s in judged}
+    stored = {s.name: StoredSet(str(s.data.folder), s.data.name, s.fake) for s in judged}
     return Job(
         detector=str(ctx.inputs["coevolve"]),
-        sets={**stored, "real/val": StoredSet(str(val.folder), val.name)},
+        sets={**stored, "real/val": StoredSet(str(val.folder), val.name, False)},
         arms=arms,
         prompts=tuple(sample.caption for sample in asked),
         size=(asked[0].image.shape[0], asked[0].image.shape[1]),
@@ -214,14 +220,15 @@ def _records(
     ctx: StageContext, judged: Sequence[_JudgedSet], results: _Results
 ) -> tuple[list[Sample], list[EvalRecord]]:
     """Every judged sample with its reference answer, and its records."""
-    trained_on = frozenset(read_set(ctx.inputs["forge"], "train").generators) - {"real"}
+    learnt = (read_set(ctx.inputs[stage], "train").generators for stage in ("shard", "forge"))
+    trained_on = frozenset(name for names in learnt for name in names) - {"real"}
     samples: list[Sample] = []
     records: list[EvalRecord] = []
     for one in judged:
         found = results.judgements(one.name)
         references = read_answers(ctx.inputs["forge"], one.data.name)
         for stored, (score, answer) in zip(one.data, found, strict=True):
-            # A fake carries its reference answer; a real image's was written after its shard.
+            # What came without an answer, most real images, has it in a file of its own.
             answer_known = stored.explanation or references.get(stored.key, "")
             sample = dataclasses.replace(stored, explanation=answer_known)
             suites = suites_of(sample.generator, trained_on, home=one.home)

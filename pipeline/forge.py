@@ -1,8 +1,9 @@
 """Stage forge: fit the families, make labelled fakes, explain every image, judge the families.
 
-The out holds the fakes' shards (sets `train`, `val`, `test`, `everyday`; a fake's `source_id`,
-caption, split and domain are those of the real image that it was made from or drawn in place of),
-the answers of all images, real ones' in explanations.json, the thresholds behind them
+The out holds the shards of the families' fakes (sets `train`, `val`, `test`, `everyday`; a fake's
+`source_id`, caption, split and domain are those of the real image that it was made from or drawn in
+place of), the answers of all images, in explanations.json those of images in the stage shard's out,
+fakes that came with the data among them, which brought none; the thresholds behind them
 (evidence.json), each family's distance to real images (quality.json), the codec-and-size audit
 (audit.json), the families' weights and a picture of each.
 """
@@ -11,55 +12,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codec_gate import audit_sets
+from pipeline.forge_answers import Explained, explain
 from pipeline.forge_quality import judge_families, quality_sets
-from pipeline.forge_tasks import (
-    Fakes,
-    FakesBy,
-    FamilyFakes,
-    FamilyOrder,
-    forge_family,
-    measure_images,
-)
+from pipeline.forge_tasks import Fakes, FakesBy, FamilyFakes, FamilyOrder, forge_family
 from pipeline.pictures import draw_rows
 from pipeline.stage import StageContext
 from unigendet.data.answers import write_answers
 from unigendet.data.audit import stored_items
-from unigendet.data.shards import ShardDataset, ShardWriter
-from unigendet.evidence import Evidence
-from unigendet.explanations import EVIDENCE_FILE, Explainer, fit_explainer
+from unigendet.data.shards import ShardDataset, ShardWriter, one_size
+from unigendet.explanations import EVIDENCE_FILE
 from unigendet.forgeries.roles import families_for_set
 from unigendet.types import Sample
 
 SETS = ("train", "val", "test", "everyday")
-MEASURED_AT_ONCE = 256
 SHOWN = 8
-
-
-K = TypeVar("K")
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """Evidence of all images and the answers composed from it."""
-
-    explainer: Explainer
-    real: dict[str, list[str]]
-    """Set name -> the answer of each real image, in order."""
-    fake: dict[tuple[str, str], list[str]]
-    """(family, set name) -> the answer of each fake, in order."""
 
 
 def forge(ctx: StageContext) -> None:
     """Write everything that the module's docstring lists into `ctx.out`."""
-    real = {name: _only_reals(ShardDataset(ctx.inputs["shard"], name)) for name in SETS}
+    stored = {name: ShardDataset(ctx.inputs["shard"], name) for name in SETS}
+    one_size(list(stored.values()))
+    real = {name: data.only(fake=False) for name, data in stored.items()}
     orders = plan_orders(ctx, {name: len(data) for name, data in real.items()})
     with ctx.ray():
         with ctx.timed("families"):
@@ -67,27 +48,16 @@ def forge(ctx: StageContext) -> None:
         ctx.mark_started(min(made.started_at for made in results))
         fakes = _by_set(orders, results)
         with ctx.timed("evidence"):
-            explained = _explain(ctx, real, fakes)
+            explained = explain(ctx, stored, fakes)
     with ctx.timed("shards"):
         _write(ctx.out, real, fakes, explained)
     with ctx.timed("audit"):
-        _audit(ctx, real)
+        _audit(ctx, stored)
     with ctx.timed("quality"):
         judge_families(ctx, real, fakes, results)
     with ctx.timed("pictures"):
         for family, set_name in quality_sets(ctx.params.forge.roles.by_family()).items():
             _picture(ctx, real[set_name], fakes[family, set_name])
-
-
-def _only_reals(data: ShardDataset) -> ShardDataset:
-    """The set. Raises ValueError where it holds fakes: they would be taken for real images."""
-    if count := sum(entry.fake for entry in data.entries):
-        raise ValueError(
-            f"the set {data.name} of the shards holds {count} fakes: this stage makes fakes of its "
-            "own from real images, and the stages after it compare the two. Name a source of real "
-            "images in section `data`"
-        )
-    return data
 
 
 def plan_orders(ctx: StageContext, sizes: Mapping[str, int]) -> list[FamilyOrder]:
@@ -177,44 +147,6 @@ def _by_set(orders: Sequence[FamilyOrder], results: Sequence[FamilyFakes]) -> Fa
     }
 
 
-def _explain(ctx: StageContext, real: Mapping[str, ShardDataset], fakes: FakesBy) -> Explained:
-    """Measure every image, fit thresholds on the training set, compose every answer."""
-    on_real = _measure_all({name: data.images() for name, data in real.items()})
-    on_fake = _measure_all({key: made.images for key, made in fakes.items()})
-    trained = [one for (_, name), found in on_fake.items() if name == "train" for one in found]
-    explainer = fit_explainer(
-        on_real["train"], trained, least_separation=ctx.params.forge.least_separation
-    )
-    spoken = ", ".join(f"{t.measure} {t.separation:.2f}" for t in explainer.thresholds) or "none"
-    ctx.log(f"measures that part real from fake in training, by how much: {spoken}")
-    ctx.run.log_metrics(
-        {f"separation/{t.measure}": t.separation for t in explainer.thresholds}, step=0
-    )
-    return Explained(
-        explainer,
-        {
-            name: [explainer.explain(e, fake=False) for e in found]
-            for name, found in on_real.items()
-        },
-        {key: [explainer.explain(e, fake=True) for e in found] for key, found in on_fake.items()},
-    )
-
-
-def _measure_all(sets: Mapping[K, NDArray[np.uint8]]) -> dict[K, list[Evidence]]:
-    """The evidence of every image, measured in parallel."""
-    import ray
-
-    task = ray.remote(num_cpus=1)(measure_images)
-    parts = {
-        key: [
-            task.remote(images[start : start + MEASURED_AT_ONCE])
-            for start in range(0, len(images), MEASURED_AT_ONCE)
-        ]
-        for key, images in sets.items()
-    }
-    return {key: [one for part in ray.get(found) for one in part] for key, found in parts.items()}
-
-
 def _write(
     out: Path, real: Mapping[str, ShardDataset], fakes: FakesBy, explained: Explained
 ) -> None:
@@ -223,18 +155,10 @@ def _write(
             for (family, name), made in fakes.items():
                 if name != set_name:
                     continue
-                answers = explained.fake[family, name]
+                answers = explained.forged[family, name]
                 for position, image, answer in zip(made.origins, made.images, answers, strict=True):
                     writer.write(_fake(real[name].sample(position), image, family, answer))
-    write_answers(
-        out,
-        {
-            name: {
-                entry.key: answer for entry, answer in zip(real[name].entries, answers, strict=True)
-            }
-            for name, answers in explained.real.items()
-        },
-    )
+    write_answers(out, explained.stored)
     (out / EVIDENCE_FILE).write_text(explained.explainer.to_json() + "\n", encoding="utf-8")
 
 
@@ -249,12 +173,12 @@ def _fake(origin: Sample, image: NDArray[np.uint8], family: str, answer: str) ->
     )
 
 
-def _audit(ctx: StageContext, real: Mapping[str, ShardDataset]) -> None:
+def _audit(ctx: StageContext, stored: Mapping[str, ShardDataset]) -> None:
     """Can real and fake be told apart by their files' headers, per set?"""
     audit_sets(
         ctx,
         {
-            name: stored_items([real[name], ShardDataset(ctx.out, name)], seed=ctx.seed)
+            name: stored_items([stored[name], ShardDataset(ctx.out, name)], seed=ctx.seed)
             for name in SETS
         },
         allowed=ctx.params.shard.allow_codec_shortcut,

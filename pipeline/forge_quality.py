@@ -53,9 +53,9 @@ def _judge_set(
 ) -> list[FamilyQuality]:
     forge = ctx.params.forge
     roles = forge.roles.by_family()
-    pixels = real.images()
     sources = [entry.source_id for entry in real.entries]
-    shown = _spread(len(pixels), forge.quality_images)
+    shown = _spread(len(real), forge.quality_images)
+    pixels = real.part(shown).images()
     judged = {family: fakes[family, real.name] for family in families}
     measured = {}
     for family, made in judged.items():
@@ -64,8 +64,8 @@ def _judge_set(
         measured[family] = _features(ctx, made.images[places], groups)
     groups = [sources[place] for place in shown]
     distances = measure_distances(
-        _features(ctx, pixels[shown], groups),
-        _features(ctx, flat_colours(pixels[shown]), groups),
+        _features(ctx, pixels, groups),
+        _features(ctx, flat_colours(pixels), groups),
         measured,
         floor=forge.quality_floor,
         seed=ctx.seed,

@@ -20,6 +20,8 @@ from unigendet.types import Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from unigendet.data.shards import ShardDataset
+
 SAY_EVERY_S = 15.0
 
 
@@ -32,9 +34,9 @@ class FamilyOrder:
     shards: Path
     generator: Path
     fit_on: tuple[int, ...]
-    """Positions in the set `train` of the real images to learn from."""
+    """Positions among the real images of the set `train`, of those to learn from."""
     make_from: dict[str, tuple[int, ...]]
-    """Set name -> positions of the real images to make one fake each from."""
+    """Set name -> positions among its real images, of those to make one fake each from."""
     seed: int
     device: str
     threads: int
@@ -89,7 +91,7 @@ class Fakes:
     family: str
     set_name: str
     origins: tuple[int, ...]
-    """Positions in the real set."""
+    """Positions among the set's real images."""
     images: NDArray[np.uint8]
 
 
@@ -112,13 +114,13 @@ def forge_family(order: FamilyOrder) -> FamilyFakes:
         generator = UniGenDet.from_pretrained(order.generator, order.device)
     family = build_family(order.family, order.config, seed=order.seed, generator=generator)
     started = time.time()
-    train = ShardDataset(order.shards, "train", verify=False)
+    train = ShardDataset(order.shards, "train", verify=False).only(fake=False)
     images, captions = _read(train, order.fit_on, order.device)
     fit_loss = family.fit(images, captions, seed=order.seed, progress=_Narrator(order.family))
     fitted = time.time()
     fakes = {}
     for place, (name, positions) in enumerate(order.make_from.items()):
-        real = ShardDataset(order.shards, name, verify=False)
+        real = ShardDataset(order.shards, name, verify=False).only(fake=False)
         images, captions = _read(real, positions, order.device)
         made = family.make(images, captions, seed=order.seed + 1 + place)
         pixels = ((made.clamp(-1, 1) + 1) * 127.5).round().byte()
@@ -134,6 +136,25 @@ def forge_family(order: FamilyOrder) -> FamilyFakes:
         make_seconds=time.time() - fitted,
         started_at=started,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An image of the shards."""
+
+    key: str
+    fake: bool
+    evidence: Evidence
+    answered: bool
+    """Whether it came with an explanation."""
+
+
+def measure_stored(data: ShardDataset) -> list[Measured]:
+    """Every image of a part of a set, one at a time in memory."""
+    return [
+        Measured(sample.key, sample.fake, measure(sample.image), bool(sample.explanation))
+        for sample in data
+    ]
 
 
 def measure_images(images: NDArray[np.uint8]) -> list[Evidence]:

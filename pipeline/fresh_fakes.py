@@ -35,7 +35,7 @@ def draw_fresh_fakes(
         return
     generator = UniGenDet.from_pretrained(model, session.device)
     explainer = Explainer.from_json((data.forged / EVIDENCE_FILE).read_text(encoding="utf-8"))
-    real = ShardDataset(data.shards, "train", verify=False)
+    real = ShardDataset(data.shards, "train", verify=False).only(fake=False)
     origins = spread(real, section.fresh_fakes)
     session.say(f"round {round_number}: drawing {len(origins)} fresh fakes")
     height, width, _ = origins[0].image.shape

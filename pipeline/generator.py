@@ -16,6 +16,7 @@ from pipeline.ray_train import train_on_ray
 from pipeline.sections.generator import GeneratorSection
 from pipeline.sections.model import ModelSection
 from pipeline.stage import StageContext
+from unigendet.data.shards import ShardDataset, one_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,9 @@ def pretrain_generator(ctx: StageContext) -> None:
     base = Path(section.base).expanduser().absolute() if section.base else None
     if base is not None:
         check_base(base, ctx.params.model)
-    job = GeneratorJob(ctx.seed, ctx.inputs["shard"], ctx.params.model, section, base)
+    shards = ctx.inputs["shard"]
+    one_size([ShardDataset(shards, name, verify=False) for name in ("train", "val")])
+    job = GeneratorJob(ctx.seed, shards, ctx.params.model, section, base)
     finished = train_on_ray(ctx, train_generator, job)
     export_session(ctx, finished, _RESULT)
 
@@ -69,8 +72,6 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
     import torch
     from safetensors.torch import save_file
 
-    from unigendet.data.shards import ShardDataset
-    from unigendet.data.streams import Selection
     from unigendet.models.initialisation import whiten_latents
     from unigendet.models.vae import LatentAutoencoder
     from unigendet.training.autoencoder import AutoencoderObjective, AutoencoderTrainee, PatchCritic
@@ -79,7 +80,7 @@ def _train_autoencoder(session: TrainingSession, job: GeneratorJob, folder: Path
 
     section = job.section.autoencoder
     config = job.model.config(vocab_size=1)
-    real = Selection([ShardDataset(job.shards, "train")], fake=False)
+    real = ShardDataset(job.shards, "train").only(fake=False)
     torch.manual_seed(job.seed)
     vae = LatentAutoencoder(config.vae)
     pixels = _pixels(spread(real, _SCALING_IMAGES), config)
@@ -142,7 +143,6 @@ def _start(session: TrainingSession, job: GeneratorJob, optim: OptimConfig) -> P
 
 def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> None:
     from unigendet.data.loader import MixedBatches
-    from unigendet.data.shards import ShardDataset
     from unigendet.inference import UniGenDet
     from unigendet.objectives import FlowObjective
     from unigendet.validation import spread
@@ -171,7 +171,7 @@ def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> No
         return
     session.say("flow: drawing samples")
     generator = UniGenDet.from_pretrained(folder, session.device)
-    validation = ShardDataset(job.shards, "val", verify=False)
+    validation = ShardDataset(job.shards, "val", verify=False).only(fake=False)
     figures = {"val_psnr_db": _psnr(generator, spread(validation, _PSNR_IMAGES))}
     _draw(generator, spread(validation, job.section.samples.count), job, folder)
     parameters = sum(parameter.numel() for parameter in generator.model.parameters())

@@ -126,4 +126,5 @@ class HalfRounds:
         from unigendet.data.shards import ShardDataset
         from unigendet.validation import spread
 
-        return spread(ShardDataset(self.data.shards, "val", verify=False), count)
+        real = ShardDataset(self.data.shards, "val", verify=False).only(fake=False)
+        return spread(real, count)

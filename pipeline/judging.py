@@ -25,10 +25,11 @@ COST = {"generate": 12.0, "judge": 3.0, "reconstruct": 1.5, "measure": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class StoredSet:
-    """One set of a folder of shards."""
+    """The fakes, or the real images, of one set of a folder of shards."""
 
     folder: str
     name: str
+    fake: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ class Worker:
         if piece.about not in self._sets:
             stored = self.job.sets[piece.about]
             # The driver has compared the checksums already.
-            self._sets[piece.about] = ShardDataset(Path(stored.folder), stored.name, verify=False)
+            whole = ShardDataset(Path(stored.folder), stored.name, verify=False)
+            self._sets[piece.about] = whole.only(fake=stored.fake)
         data = self._sets[piece.about]
         return [data[index].image for index in range(piece.start, piece.stop)]
 

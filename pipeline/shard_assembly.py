@@ -59,10 +59,6 @@ def assemble(
     written = {}
     for name in sets:
         own = [order for order in orders if order.set_name == name]
-        if not own:
-            raise ValueError(
-                f"set {name} is empty: all of its images are unreadable or also in an earlier set"
-            )
         tables = [pyarrow.parquet.read_table(o.index_path, partitioning=None) for o in own]
         shards = [entries[name, order.number] for order in own]
         table = pyarrow.concat_tables(tables).combine_chunks()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,21 @@ def check_quarantine(rows: Any, share: float, folder: Path) -> Any:
     import pyarrow.compute as compute
 
     return rows.filter(compute.invert(_has_problem(rows)))
+
+
+def check_reals(planned: Iterable[tuple[str, bool]], sets: Sequence[str]) -> None:
+    """Raise ValueError where one of `sets` has no real image: (set, is fake) of every image."""
+    images = Counter(planned)
+    if without := [name for name in sets if not images[name, False]]:
+        told = "; ".join(
+            f"{name}: {images[name, False]} real, {images[name, True]} fake" for name in sets
+        )
+        raise ValueError(
+            f"the source gives no real images for {', '.join(without)} ({told}; not counted are "
+            "unreadable ones, and pictures that are in an earlier set): the generator learns from "
+            "real images, and fakes are made from them and judged against them. Add real images, "
+            "or change the splits in section `data`"
+        )
 
 
 def _has_problem(rows: Any) -> Any:

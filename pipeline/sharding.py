@@ -23,6 +23,7 @@ from pipeline.shard_decisions import (
     LEFT_OUT,
     Counts,
     check_quarantine,
+    check_reals,
     decide,
     write_lines,
 )
@@ -69,7 +70,8 @@ def shard(ctx: StageContext) -> None:
         )
     with ctx.timed("tokenizer"):
         captions = [sample.caption for sample in sets["train"].entries]
-        texts = [*captions, *prompt_corpus(), *phrase_corpus()]
+        told = (sets["train"].fields(place)["explanation"] for place in range(len(captions)))
+        texts = [*captions, *filter(None, told), *prompt_corpus(), *phrase_corpus()]
         train_tokenizer(texts, params.shard.vocab_size).save(ctx.out)
     with ctx.timed("pictures"):
         for name in ("train", EVERYDAY):
@@ -92,6 +94,8 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
     with ctx.timed("decide"):
         rows = check_quarantine(read_rows(orders), section.quarantine_share, ctx.state)
         decided = decide(rows, SETS, near_duplicates=section.near_duplicates, planned=len(plan))
+        names, fake = (decided.rows.column(name).to_pylist() for name in ("set", "fake"))
+        check_reals(zip(names, fake, strict=True), SETS)
     with ctx.timed("write"):
         assemble(
             decided.rows,
@@ -163,16 +167,12 @@ def open_source(data: DataSection, *, seed: int) -> Source:
 def plan_sets(source: Source, everyday: Source) -> list[PlannedItem]:
     """Every image of both sources with its set, set by set in the order of `SETS`.
 
-    Raises ValueError where a set would be empty, or one source_id would be in two sets.
+    Raises ValueError where a set would have no real image, or one source_id would be in two sets.
     """
     plan = [PlannedItem(source, item, item.split) for item in source.items()]
     plan += [PlannedItem(everyday, item, EVERYDAY) for item in everyday.items()]
-    counts = {name: sum(planned.set_name == name for planned in plan) for name in SETS}
-    if empty := [name for name, count in counts.items() if not count]:
-        raise ValueError(
-            f"the source gives no images for {', '.join(empty)} ({counts}): "
-            f"add images, or change the splits in section `data`"
-        )
+    usable = [planned for planned in plan if not planned.item.problem]
+    check_reals([(planned.set_name, planned.item.fake) for planned in usable], SETS)
     homes: dict[str, str] = {}
     for planned in plan:
         home = homes.setdefault(planned.item.source_id, planned.set_name)

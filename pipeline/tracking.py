@@ -8,6 +8,8 @@ the stage's driver. A stage that was interrupted goes on in the run it had.
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ PARAMS_TAG: Final = "unigendet.params"
 STAGE_TAG: Final = "unigendet.stage"
 FINGERPRINT_TAG: Final = "unigendet.fingerprint"
 _PARAM_LIMIT = 6000
+_NAME_LIMIT = 250
 _BATCH = 100
 
 
@@ -43,13 +46,14 @@ class Run:
     parent_id: str
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs finite values of one step; names may hold `/`."""
+        """Logs finite values of one step; names may hold `/`. What else MLflow does not take in a
+        name, a generator called `ff++` for instance, becomes `_`."""
         import time
 
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        entries = [Metric(_plain(name), float(value), now, step) for name, value in metrics.items()]
         _client(self.uri).log_batch(self.run_id, metrics=entries)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
@@ -149,6 +153,10 @@ def tracking_uri(params: Params, home: Path) -> str:
             f"tracking uri {uri!r}: give sqlite:///FILE, or http(s)://HOST:PORT of an MLflow server"
         )
     return uri
+
+
+def _plain(name: str) -> str:
+    return posixpath.normpath(re.sub(r"[^\w./ -]", "_", name)).lstrip("/.")[:_NAME_LIMIT]
 
 
 def check_shared(uri: str, node_addresses: list[str]) -> None:

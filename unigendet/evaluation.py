@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unigendet.data.prompts import parse_verdict
+from unigendet.data.verdicts import parse_verdict
 from unigendet.evidence import Evidence
 from unigendet.explanations import Explainer, statements_in
 from unigendet.metrics.bootstrap import Estimate, Floats, estimate, mean_estimate, weighted_mean

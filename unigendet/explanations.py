@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from unigendet.data.prompts import answer_text
+from unigendet.data.verdicts import answer_text
 from unigendet.evidence import MEASURES, Evidence, as_array
 
 Side = Literal["low", "high"]

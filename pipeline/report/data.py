@@ -19,6 +19,7 @@ from pipeline.report.html import (
 from pipeline.report.inputs import ReportInputs
 
 SHOWN = 18
+MOST_NAMES = 20
 BANDS = "bands.png"
 SAYS = {
     "train": "training",
@@ -31,7 +32,8 @@ SAYS = {
 def data_section(inputs: ReportInputs) -> Markup:
     rows: list[list[Content]] = []
     for name, use in SAYS.items():
-        real, fake = inputs.real[name].entries, inputs.fake[name].entries
+        real = inputs.real[name].entries
+        fake = [*inputs.given[name].entries, *inputs.fake[name].entries]
         rows.append(
             [
                 name,
@@ -39,7 +41,7 @@ def data_section(inputs: ReportInputs) -> Markup:
                 str(len(real)),
                 str(len({entry.source_id for entry in real})),
                 str(len(fake)),
-                ", ".join(sorted({entry.generator for entry in fake})),
+                some_names({entry.generator for entry in fake}),
             ]
         )
     train = inputs.real["train"]
@@ -51,7 +53,7 @@ def data_section(inputs: ReportInputs) -> Markup:
         "The data",
         _about(inputs),
         table(
-            ["Set", "Used for", "Real", "Sources", "Fakes", "Families of fakes"],
+            ["Set", "Used for", "Real", "Sources", "Fakes", "Fakes by"],
             rows,
             left=(0, 1, 5),
             wrap=True,
@@ -68,6 +70,14 @@ def data_section(inputs: ReportInputs) -> Markup:
     )
 
 
+def some_names(names: set[str]) -> str:
+    """The names in order, no more than `MOST_NAMES`, and how many others."""
+    several = sorted(names)
+    more = len(several) - MOST_NAMES
+    told = ", ".join(several[:MOST_NAMES])
+    return f"{told} and {more} others" if more > 0 else told
+
+
 def _about(inputs: ReportInputs) -> Markup:
     data = inputs.params.data
     side = data.image_size
@@ -78,8 +88,10 @@ def _about(inputs: ReportInputs) -> Markup:
             "what covers the ground, never the place. The everyday set holds crops of photographs "
             "that nothing here was trained on."
         )
+    fakes = " Fakes that came with them are learnt from and judged beside our own."
     return paragraph(
-        f"Real images are the files of a folder, {side} x {side} pixels, with their own captions. "
+        f"Real images come from the source {data.source}, {side} x {side} pixels, with their own "
+        f"captions.{fakes if any(inputs.given.values()) else ''} "
         "The everyday set holds crops of photographs that nothing here was trained on."
     )
 

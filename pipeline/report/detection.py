@@ -171,7 +171,8 @@ def explanation_section(inputs: ReportInputs) -> Markup:
             "After its score the model writes an answer: a verdict and what it sees. Reference "
             "answers are composed from properties measured on the image itself (how its "
             "spectrum falls off, regular grids, noise, colour), so every statement is either true "
-            "of the image or not, and can be checked."
+            "of the image or not, and can be checked; where an image came with an explanation of "
+            "its own, that is the reference."
         ),
         _text_table(detection, texts),
         paragraph(

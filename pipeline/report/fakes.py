@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from pipeline.report.inputs import ReportInputs
 from pipeline.report.numbers import Measured, seconds, with_range
 
 SHOWN = 6
+MOST_GIVEN = 40
+"""Generators of the user's data that are listed."""
 SAYS = {
     "reconstruction": "A real image through this project's own autoencoder and back.",
     "flow": "Drawn by this project's own generator from the caption.",
@@ -39,13 +42,14 @@ def fakes_section(inputs: ReportInputs) -> Markup:
         "fakes",
         "The fakes",
         paragraph(
-            "Detection is only worth something on fakes that look the part. They are made here by "
+            "Detection is only worth something on fakes that look the part. Ours are made here by "
             "several small generators of different kinds. Detectors learn from the train "
             "families; the val family guides choices; the test families are shown to the detector "
             "for the first time when it is judged."
         ),
         element("div", *(_family(inputs, family) for family in families), class_="families"),
         _table(families),
+        _given(inputs),
     )
 
 
@@ -54,11 +58,11 @@ def _family(inputs: ReportInputs, family: dict[str, Any]) -> Markup:
     fakes = inputs.fake[set_name]
     places = [i for i, entry in enumerate(fakes.entries) if entry.generator == name]
     chosen = np.linspace(0, len(places) - 1, min(SHOWN, len(places))).round().astype(int)
-    origins = {entry.source_id: i for i, entry in enumerate(inputs.real[set_name].entries)}
+    origins = {entry.key: i for i, entry in enumerate(inputs.real[set_name].entries)}
     above, below = [], []
     for place in chosen:
         fake = fakes[places[int(place)]]
-        real = inputs.real[set_name][origins[fake.source_id]]
+        real = inputs.real[set_name][origins[fake.key.removeprefix(f"{name}-")]]
         above.append(picture(real.image, f"real: {real.caption}"))
         below.append(picture(fake.image, f"fake by {name}: {fake.caption}"))
     tags = [f"{family['role']} family"]
@@ -102,6 +106,38 @@ def _table(families: list[dict[str, Any]]) -> Markup:
                 caption="Kernel distance to real images of the same set; relative to images "
                 f"painted over with their mean colour. Above {floor:g} a family is too poor for "
                 "its fakes to count.",
+            ),
+        ]
+    )
+
+
+def _given(inputs: ReportInputs) -> Markup:
+    """How many fakes of which generator came with the data; empty where none did."""
+    counts = {
+        name: Counter(entry.generator for entry in data.entries)
+        for name, data in inputs.given.items()
+    }
+    every = sum(counts.values(), Counter[str]())
+    if not every:
+        return Markup("")
+    rows: list[list[Content]] = [
+        [
+            name,
+            *(str(found[name]) for found in counts.values()),
+            "yes" if counts["train"][name] else "no, unseen",
+        ]
+        for name, _ in every.most_common(MOST_GIVEN)
+    ]
+    more = len(every) - len(rows)
+    return join(
+        [
+            element("h3", "Fakes that came with the data"),
+            table(
+                ["Generator", *counts, "Learnt from"],
+                rows,
+                left=(0,),
+                caption="Labelled fakes of the source by the set that they are in. Their quality "
+                "is not measured." + (f" {more} rarer generators are not shown." if more else ""),
             ),
         ]
     )

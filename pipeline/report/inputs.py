@@ -36,6 +36,7 @@ class HistoryRow:
     terms: Mapping[str, float]
 
 
+_SETS = ("train", "val", "test", "everyday")
 _NO_TERM = {"phase", "step", "seconds", "lr", "grad_norm"}
 
 
@@ -71,19 +72,26 @@ class ReportInputs:
     @cached_property
     def real(self) -> Mapping[str, ShardDataset]:
         """Real images by set."""
-        names = ("train", "val", "test", "everyday")
-        # The evaluation has compared the checksums.
-        return {n: ShardDataset(self.folders["shard"], n, verify=False) for n in names}
+        return {name: data.only(fake=False) for name, data in self._stored.items()}
+
+    @cached_property
+    def given(self) -> Mapping[str, ShardDataset]:
+        """Fakes that came with the data by set; there may be none."""
+        return {name: data.only(fake=True) for name, data in self._stored.items()}
 
     @cached_property
     def fake(self) -> Mapping[str, ShardDataset]:
-        """Fakes by set."""
-        names = ("train", "val", "test", "everyday")
-        return {n: ShardDataset(self.folders["forge"], n, verify=False) for n in names}
+        """Fakes of our own families by set."""
+        return {n: ShardDataset(self.folders["forge"], n, verify=False) for n in _SETS}
+
+    @cached_property
+    def _stored(self) -> Mapping[str, ShardDataset]:
+        # The evaluation has compared the checksums.
+        return {n: ShardDataset(self.folders["shard"], n, verify=False) for n in _SETS}
 
     @cached_property
     def _judged(self) -> dict[str, Sample]:
-        sets = (self.real["test"], self.real["everyday"], self.fake["test"], self.fake["everyday"])
+        sets = [data[n] for n in ("test", "everyday") for data in (self._stored, self.fake)]
         return {sample.key: sample for data in sets for sample in data}
 
     def judged(self, record: EvalRecord) -> Sample:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from unigendet.data.answers import read_answers, write_answers
-from unigendet.data.prompts import parse_verdict
 from unigendet.data.tokenizer import train_tokenizer
+from unigendet.data.verdicts import parse_verdict
 from unigendet.evidence import MEASURES, Evidence, measure
 from unigendet.explanations import (
     NOTHING,

@@ -18,10 +18,11 @@ from pipeline.params import load_params, parse_params
 from pipeline.stage import run_stage
 from tests.models.tiny import square_config
 from unigendet.data.answers import read_answers
-from unigendet.data.prompts import parse_verdict, prompt_corpus
+from unigendet.data.prompts import prompt_corpus
 from unigendet.data.shards import ShardDataset, ShardWriter
 from unigendet.data.sources.blue_marble import load_map, map_path
 from unigendet.data.tokenizer import train_tokenizer
+from unigendet.data.verdicts import parse_verdict
 from unigendet.evidence import measure
 from unigendet.explanations import EVIDENCE_FILE, NOTHING, Explainer, statements_in
 from unigendet.models.pretrained import save_pretrained

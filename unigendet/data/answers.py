@@ -1,7 +1,8 @@
-"""Reference answers of real images, which are written only after the images were sharded.
+"""Reference answers that are written only after the images were sharded.
 
-A fake's sample carries its own answer. A real image's is kept by key in a file beside the fakes'
-shards, so that the real images are stored once. `read_answers` gives what the loader takes.
+What stage forge makes, and what came with an explanation of its own, carries its answer. That of
+any other image is kept by key in a file beside the forged shards, so that images are stored once.
+`read_answers` gives what the loader takes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def write_answers(folder: Path, answers: Mapping[str, Mapping[str, str]]) -> Non
 
 
 def read_answers(folder: Path, set_name: str) -> dict[str, str]:
-    """Answers of one set of real images by key. Raises ValueError where there are none for it."""
+    """Answers of one set of the shards by key. Raises ValueError where there are none for it."""
     path = folder / ANSWERS_FILE
     try:
         sets = json.loads(path.read_text(encoding="utf-8"))

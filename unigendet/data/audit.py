@@ -100,8 +100,9 @@ def stored_items(datasets: Sequence[ShardDataset], *, seed: int = 0) -> list[Aud
 
 
 def original_items(dataset: ShardDataset, *, seed: int = 0) -> list[AuditItem]:
-    """The files that a set was read from, blockiness as stored; those that are known."""
+    """The files that a whole set was read from, blockiness as stored; those that are known."""
     originals = read_originals(dataset.folder, dataset.name)
+    assert len(originals) == len(dataset), "positions count the whole set"
     items = []
     for _, position, entry in _chosen([dataset], seed):
         facts = originals[position]

@@ -41,11 +41,11 @@ class MixedBatches:
 
     Args:
         real: sets whose real samples are used; fakes in them are passed over.
-        fakes: sets whose fake samples are used.
+        fakes: sets whose fake samples are used; one set may be in both lists.
         fresh: further sets of fakes, which take `fresh_share` of the fakes' positions.
         detection_per_step: half of them real, half fake.
         budget: fills packs by tokens; the numbers per step then only say which streams there are.
-        explanations: reference answers by key, for real samples stored without.
+        explanations: reference answers by key, for samples stored without.
         degradations: what images to judge go through, real and fake alike.
         text_dropout: share of captions left out, in [0, 1].
         use_vae: whether the detector sees the generator's latents (SMSA).
@@ -89,7 +89,7 @@ class MixedBatches:
         per_step = {name: number for name, number in per_step.items() if number}
         chosen = {False: Selection(real, fake=False, explanations=explanations)}
         if half:
-            chosen[True] = Selection([*fakes, *fresh], fake=True)
+            chosen[True] = Selection([*fakes, *fresh], fake=True, explanations=explanations)
         self._streams = {
             name: SampleStream(
                 chosen[name == FAKE],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,31 +12,13 @@ from unigendet.config import ModelConfig
 from unigendet.data.packing import ImageItem, SamplePlan, TextItem
 from unigendet.data.tokenizer import Tokenizer
 from unigendet.data.transforms import to_pixels
+from unigendet.data.verdicts import FAKE_ANSWER, REAL_ANSWER, answer_text, parse_verdict
 from unigendet.types import Sample
 
 QUESTION = "Is this image real or fake? Explain."
-REAL_ANSWER = "This is a real image."
-FAKE_ANSWER = "This is a fake image."
 
 Picture = NDArray[np.uint8] | Image.Image
 """An RGB image: (H, W, 3) uint8, or Pillow's."""
-
-_VERDICT = re.compile(
-    r"\b(?:this|the|it)\s+(?:is\s+(?:an?|the)\s+(?P<a>real|fake)\s+(?:image|picture|photo)"
-    r"|(?:image|picture|photo)?\s*is\s+(?P<b>real|fake))\b",
-    re.IGNORECASE,
-)
-
-
-def answer_text(fake: bool, evidence: str = "") -> str:
-    """The published answer format: the verdict, then what shows it."""
-    return f"{FAKE_ANSWER if fake else REAL_ANSWER} {evidence}".strip()
-
-
-def parse_verdict(answer: str) -> bool | None:
-    """Whether the answer says fake. None where it says neither or both: an unparsed answer."""
-    verdicts = {(m["a"] or m["b"]).lower() == "fake" for m in _VERDICT.finditer(answer)}
-    return verdicts.pop() if len(verdicts) == 1 else None
 
 
 def teacher_instruction(caption: str) -> str:

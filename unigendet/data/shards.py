@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -143,6 +146,17 @@ class ShardDataset(Sequence[Sample]):
         """What is known of each sample without reading it, in order."""
         return self.manifest.samples
 
+    def only(self, *, fake: bool) -> Self:
+        """The set's fakes alone, or its real samples; there may be none."""
+        return self.part([at for at, entry in enumerate(self.entries) if entry.fake == fake])
+
+    def part(self, positions: Iterable[int]) -> Self:
+        """The samples at some positions, which are counted anew."""
+        part = copy(self)
+        chosen = tuple(self.entries[position] for position in positions)
+        part.manifest = replace(self.manifest, samples=chosen)
+        return part
+
     def __len__(self) -> int:
         return len(self.manifest.samples)
 
@@ -173,11 +187,11 @@ class ShardDataset(Sequence[Sample]):
 
     def images(self) -> NDArray[np.uint8]:
         """(N, H, W, 3), every image of the set; they must be of one size."""
-        images = [sample.image for sample in self]
-        sizes = {image.shape for image in images}
-        if len(sizes) > 1:
-            raise ValueError(f"set {self.name} has images of {len(sizes)} sizes: they do not stack")
-        return np.stack(images)
+        height, width = one_size([self])
+        images = np.empty((len(self), height, width, 3), np.uint8)
+        for position, sample in enumerate(self):
+            images[position] = sample.image
+        return images
 
     def _read(self, entry: SampleEntry, offset: int, size: int) -> bytes:
         with (self.folder / self.manifest.shards[entry.shard].path).open("rb") as file:
@@ -193,3 +207,17 @@ class ShardDataset(Sequence[Sample]):
             f"sample {entry.key} is not where the index says it is in {path}: "
             f"the shard was changed; run the stage again, or `dvc checkout`"
         )
+
+
+def one_size(sets: Sequence[ShardDataset]) -> tuple[int, int]:
+    """(height, width) in pixels of every image of `sets`. Raises ValueError where they differ."""
+    sizes = Counter((entry.width, entry.height) for data in sets for entry in data.entries)
+    if len(sizes) != 1:
+        names = ", ".join(data.name for data in sets)
+        told = ", ".join(f"{n} of {w} x {h}" for (w, h), n in sizes.most_common(3))
+        raise ValueError(
+            f"the images of {names} have {len(sizes)} sizes ({told or 'there are none'}) where one "
+            "is needed: set `data.fit` to square or stretch"
+        )
+    ((width, height),) = sizes
+    return height, width

@@ -55,7 +55,7 @@ class Outline:
 
 
 class Selection(Sequence[Sample]):
-    """The real, or the fake, samples of some sets, read when asked for.
+    """The real, or the fake, samples of some sets one after another, read when asked for.
 
     `explanations` gives reference answers by key to samples that were stored without.
     """
@@ -67,12 +67,8 @@ class Selection(Sequence[Sample]):
         fake: bool,
         explanations: Mapping[str, str] | None = None,
     ) -> None:
-        self._places = [
-            (dataset, position)
-            for dataset in datasets
-            for position, entry in enumerate(dataset.entries)
-            if entry.fake == fake
-        ]
+        parts = [dataset.only(fake=fake) for dataset in datasets]
+        self._places = [(part, position) for part in parts for position in range(len(part))]
         self._explanations = dict(explanations or {})
         if not self._places:
             names = ", ".join(str(data.folder / data.name) for data in datasets) or "no set"

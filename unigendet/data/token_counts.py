@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from unigendet.config import ModelConfig, ResizeRule
-from unigendet.data.prompts import QUESTION, answer_text
+from unigendet.data.prompts import QUESTION
 from unigendet.data.streams import Outline
 from unigendet.data.tokenizer import Tokenizer
 from unigendet.data.transforms import resized_size
+from unigendet.data.verdicts import answer_text
 
 _MARKERS = 2
 """Around every text and every image."""

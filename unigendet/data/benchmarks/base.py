@@ -53,8 +53,11 @@ class BenchmarkItem:
 
     @property
     def key(self) -> str:
-        """A name of letters, digits, `_` and `-` that stays unique: fit for a tar member."""
-        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name.rsplit(".", 1)[0])[-60:].strip("-")
+        """A name of letters, digits, `_` and `-` that stays unique: fit for a tar member.
+
+        Stage forge puts a family's name before it, so it is short of the 80 letters allowed.
+        """
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", self.name.rsplit(".", 1)[0])[-48:].strip("-")
         digest = hashlib.sha256(self.name.encode("utf-8", "surrogateescape")).hexdigest()[:10]
         return f"{readable}-{digest}".lstrip("-")
 

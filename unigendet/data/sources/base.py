@@ -31,6 +31,11 @@ class SourceItem:
     """Where the image lies, for sources that also read URIs and containers."""
 
     @property
+    def fake(self) -> bool:
+        """Whether its set labels it so."""
+        return self.stored is not None and self.stored.is_fake
+
+    @property
     def place(self) -> str:
         """Where the image lies, to be shown."""
         return str(self.path) if self.stored is None else self.stored.place
