@@ -235,6 +235,28 @@ def test_explanations_reach_real_samples_by_key(
     assert len(both) == REALS + FAKES and not any(sample.fake for sample in both)
 
 
+def test_one_set_may_hold_both_classes(
+    datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
+) -> None:
+    """What a labelled source brings; its fakes without an explanation get theirs by key too."""
+    mixed = datasets[1]
+    text = "This is a fake image. It came with the data."
+    batches = MixedBatches(
+        [mixed],
+        [mixed],
+        generation_per_step=4,
+        detection_per_step=4,
+        tokenizer=tokenizer,
+        config=config,
+        seed=0,
+        explanations={entry.key: text for entry in mixed.entries if entry.fake},
+    )
+    for step in range(6):
+        drawn, judged = batches.samples(step)
+        assert [s.fake for s in (*drawn, *judged)] == [False] * 6 + [True] * 2
+        assert all(s.explanation == text for s in judged if s.fake)
+
+
 def test_what_cannot_be_loaded_is_told(
     datasets: tuple[ShardDataset, ShardDataset], tokenizer: Tokenizer, config: ModelConfig
 ) -> None:

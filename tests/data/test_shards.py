@@ -15,7 +15,7 @@ from unigendet.data.encoding import Encoding, decode_stored
 from unigendet.data.hashing import perceptual_hash, pixel_sha256
 from unigendet.data.image_header import header_facts
 from unigendet.data.manifest import ShardError, file_sha256, read_index
-from unigendet.data.shards import ShardDataset, ShardWriter
+from unigendet.data.shards import ShardDataset, ShardWriter, one_size
 from unigendet.data.tars import encode
 from unigendet.types import Sample
 
@@ -230,3 +230,29 @@ def test_sets_live_side_by_side_and_a_dataset_travels(folder: Path, samples: lis
     dataset = pickle.loads(pickle.dumps(ShardDataset(folder, "train")))
     assert equal(dataset[3], samples[3])
     assert ShardDataset(folder, "train").images().shape == (10, 16, 12, 3)
+
+
+def test_parts_of_a_set_count_their_own_samples(tmp_path: Path, samples: list[Sample]) -> None:
+    fakes = [
+        replace(sample, key=f"fake-{sample.key}", fake=True, generator="gan") for sample in samples
+    ]
+    with ShardWriter(tmp_path, "mixed") as writer:
+        for pair in zip(fakes, samples, strict=True):
+            for sample in pair:
+                writer.write(sample)
+    whole = ShardDataset(tmp_path, "mixed")
+    real, fake = whole.only(fake=False), pickle.loads(pickle.dumps(whole.only(fake=True)))
+    assert (len(whole), len(real), len(fake)) == (20, 10, 10)
+    assert equal(real[3], samples[3]) and equal(fake[3], fakes[3])
+    assert real.manifest.class_balance == {"real": 10, "fake": 0}
+    assert [sample.key for sample in real.part([4, 2])] == [samples[4].key, samples[2].key]
+    assert len(real.only(fake=True)) == 0 and not real.only(fake=True)
+
+
+def test_one_size(folder: Path, samples: list[Sample]) -> None:
+    with ShardWriter(folder, "tall") as writer:
+        writer.write(replace(samples[0], image=np.zeros((20, 12, 3), np.uint8)))
+    sets = [ShardDataset(folder, name) for name in ("train", "tall")]
+    assert [one_size([data]) for data in sets] == [(16, 12), (20, 12)]
+    with pytest.raises(ValueError, match=r"train, tall have 2 sizes \(10 of 12 x 16, 1 of 12 x 20"):
+        one_size(sets)

@@ -223,7 +223,7 @@ def _context(name: str, workspace: Path) -> Any:
     )
 
 
-def _in_process(
+def in_process(
     job: Job, pieces: Sequence[Piece], *, actors: int, gpus: float
 ) -> Iterator[Finished]:
     """What Ray Data does, in this process and in another order."""
@@ -242,7 +242,7 @@ def evaluated_workspace(workspace: Path) -> Path:
     _write_models(outputs)
     _write_training(outputs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "run_pieces", _in_process)
+        patch.setattr(stage, "run_pieces", in_process)
         patch.setattr(stage, "actor_count", lambda gpu: 1)
         stage.evaluate(_context("evaluate", workspace))
     for name in ("shards", "generator", "forged", "detector", "sweep", "model", "eval"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.forge import forge
+from pipeline.generator import pretrain_generator
 from pipeline.params import load_params
 from pipeline.shard_parts import PlannedItem, cut_into_parts, write_part
 from pipeline.sharding import SETS, open_source
@@ -29,11 +30,15 @@ from tests.pipeline.sharding_in_process import (
     shard_source,
 )
 from unigendet.data.benchmarks import base
+from unigendet.data.benchmarks.base import normalised
 from unigendet.data.manifest import read_originals
 from unigendet.data.opener import OpenError
 from unigendet.data.shards import ShardDataset
 from unigendet.data.sources.base import Source
+from unigendet.data.sources.published import TAKEN
 from unigendet.data.sources.registry import NAMES
+from unigendet.data.tars import MEMBER_NAME
+from unigendet.forgeries.roles import TRAITS
 from unigendet.types import Sample
 
 
@@ -117,8 +122,75 @@ def test_fakeclue_with_both_classes_and_its_explanations(tmp_path: Path) -> None
         assert sample.generator == ("doc" if sample.fake else "real")
     ((path, reason),) = quarantine(ctx).items()
     assert path.endswith("39.png") and "its folder says real" in reason
-    with pytest.raises(ValueError, match=r"holds .* fakes: this stage makes fakes of its own"):
-        forge(SimpleNamespace(inputs={"shard": ctx.out}))  # type: ignore[arg-type]
+
+
+def test_a_source_of_fakes_alone_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    table = ["path,label,split"]
+    for n in range(12):
+        put(tmp_path, f"{n}.png", b"never looked at")
+        table.append(f"{n}.png,{int(n % 2 or n % 3 == 1)},{('train', 'val', 'test')[n % 3]}")
+    put(tmp_path, "manifest.csv", "\n".join(table).encode())
+    told = r"no real images for val \(.*val: 0 real, 4 fake"
+    with pytest.raises(ValueError, match=told):
+        plan_with_everyday(source("manifest", tmp_path / "manifest.csv"))
+
+
+def test_names_and_explanations_that_would_mislead(tmp_path: Path) -> None:
+    """A generator called as one of ours, texts without a verdict, with another's, with both."""
+    said = {
+        0: "The fur is soft.",
+        1: "This is a real image.",
+        2: "This is a fake image.",
+        3: "This is a fake image, though one may think that it is real.",
+        4: "This is a real image. The fur is soft.",
+        5: "",
+        7: "The paws have six toes.",
+    }
+    rows = [
+        {
+            "path": f"{'long' * 30}{n}.png",
+            "label": n % 2,
+            "generator": ("real", ("GAN", "ff++")[n // 2 % 2])[n % 2],
+            "split": ("train", "val", "test")[n // 2 % 3],
+            "explanation": said.get(n, ""),
+        }
+        for n in range(24)
+    ]
+    for n, row in enumerate(rows):
+        put(tmp_path / "set", str(row["path"]), encoded(n))
+    put(tmp_path / "set", "manifest.json", json.dumps(rows).encode())
+    _, ctx = shard_source(source("manifest", tmp_path / "set"), tmp_path, quarantine_share=0.2)
+    reasons = {
+        Path(path).stem.removeprefix("long" * 30): why for path, why in quarantine(ctx).items()
+    }
+    assert reasons == {
+        "1": "its label says fake, its explanation the opposite",
+        "2": "its label says real, its explanation the opposite",
+    }
+    found = {re.sub(r"^(long-?)*|-\w+$", "", s.key): s for s in written(ctx, "manifest")}
+    texts = {name: sample.explanation for name, sample in found.items() if sample.explanation}
+    assert texts == {
+        "0": "This is a real image. The fur is soft.",
+        "4": "This is a real image. The fur is soft.",
+        "7": "This is a fake image. The paws have six toes.",
+    }
+    assert {s.generator for s in found.values()} == {"real", "GAN of manifest", "ff++"}
+    assert {normalised(name) for name in TRAITS} < TAKEN and "all" in TAKEN
+    # Stage forge names what it makes of an image after the family and the image.
+    longest = max(map(len, TRAITS))
+    assert all(MEMBER_NAME.fullmatch("x" * longest + "-" + s.key) for s in found.values())
+
+
+def test_images_of_several_sizes_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    for n in range(24):
+        side = ("train", "val", "test")[n % 3]
+        (tmp_path / "set" / side).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(n)[: 40 - n % 2 * 12]).save(tmp_path / "set" / side / f"{n}.png")
+    _, ctx = shard_source(source("folder", tmp_path / "set", fit="within"), tmp_path)
+    ctx.inputs = {"shard": ctx.out}
+    for stage in (forge, pretrain_generator):
+        with pytest.raises(ValueError, match=r"2 sizes .* of 32 x 22.*`data.fit` to square"):
+            stage(ctx)
 
 
 def test_parquet_files_with_the_images_inside(tmp_path: Path) -> None:
@@ -142,7 +214,8 @@ def test_parquet_files_with_the_images_inside(tmp_path: Path) -> None:
     assert set(found) == {f"picture {n}" for n in range(24) if n not in (3, 5)}
     for n in (0, 1, 22):
         sample = found[f"picture {n}"]
-        assert (sample.fake, sample.explanation) == (n % 2 == 1, f"because {n}")
+        verdict = f"This is a {('real', 'fake')[n % 2]} image."
+        assert (sample.fake, sample.explanation) == (n % 2 == 1, f"{verdict} because {n}")
         assert sample.split == ("train", "val", "test")[n // 2 % 3]
     assert len(quarantine(ctx)) == 3 and "the file is empty" in quarantine(ctx).values()
     facts = [one for name in ("train", "val", "test") for one in read_originals(ctx.out, name)]

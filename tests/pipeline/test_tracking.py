@@ -29,6 +29,7 @@ def test_structure(workspace: Path) -> None:
 
         context.run.log_metrics({"flow/loss": 2.0}, step=1)
         context.run.log_metrics({"flow/loss": 1.0}, step=2)
+        context.run.log_metrics({"auroc_ff++": 0.5, "../(a)//b/": 0.25}, step=0)
         context.run.log_figure("curve", Figure())
         context.run.log_artifact(context.workspace / "params.yaml", "configuration")
         context.run.set_tag("note", "seen")
@@ -52,6 +53,7 @@ def test_structure(workspace: Path) -> None:
     assert "forge.fit_images" not in shard.data.params
     assert shard.data.tags["note"] == "seen"
     assert [m.value for m in client.get_metric_history(shard.info.run_id, "flow/loss")] == [2, 1]
+    assert shard.data.metrics["auroc_ff__"] == 0.5 and shard.data.metrics["_a_/b"] == 0.25
     assert shard.data.metrics["total_s"] >= shard.data.metrics["startup_s"] > 0
     names = {item.path for item in client.list_artifacts(shard.info.run_id, "figures")}
     assert names == {"figures/curve.png"}
