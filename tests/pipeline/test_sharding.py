@@ -66,7 +66,7 @@ def test_a_source_in_two_sets_is_refused() -> None:
 
 
 def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="no images for val"):
+    with pytest.raises(ValueError, match="no real images for val"):
         plan_sets(Listed((SPLITS[0], SPLITS[2])), EVERYDAY)
 
 

@@ -167,7 +167,7 @@ def test_names_and_explanations_that_would_mislead(tmp_path: Path) -> None:
         "1": "its label says fake, its explanation the opposite",
         "2": "its label says real, its explanation the opposite",
     }
-    found = {re.sub(r"^(long-?)*|-\w+$", "", s.key): s for s in written(ctx, "manifest")}
+    found = {re.sub(r"^[long]*|-\w+$", "", s.key): s for s in written(ctx, "manifest")}
     texts = {name: sample.explanation for name, sample in found.items() if sample.explanation}
     assert texts == {
         "0": "This is a real image. The fur is soft.",
