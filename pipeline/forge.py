@@ -2,10 +2,10 @@
 
 The out holds the shards of the families' fakes (sets `train`, `val`, `test`, `everyday`; a fake's
 `source_id`, caption, split and domain are those of the real image that it was made from or drawn in
-place of), the answers of all images, in explanations.json those of images in the stage shard's out,
-fakes that came with the data among them, which brought none; the thresholds behind them
-(evidence.json), each family's distance to real images (quality.json), the codec-and-size audit
-(audit.json), the families' weights and a picture of each.
+place of); the answers of those images of stage shard, real or fake, that came without one
+(explanations.json); the thresholds behind them (evidence.json), each family's distance to real
+images (quality.json), the codec-and-size audit (audit.json), the families' weights and a picture of
+each. Fakes that came with the data stay where they are.
 """
 
 from __future__ import annotations
