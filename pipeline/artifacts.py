@@ -70,6 +70,7 @@ STAGES: tuple[StageSpec, ...] = (
             "coevolve.teacher",
             "coevolve.teacher_path",
             "coevolve.teacher_layer",
+            "coevolve.teacher_centred",
             "coevolve.use_vae",
             "coevolve.text_dropout",
             "coevolve.gduf",

@@ -25,6 +25,8 @@ GENERATION_SIDE = r".*moe_gen.*|(vae2llm|llm2vae|time_embedder|diga_mlp)\..*"
 _RANDOM_TEACHER = 2**20
 """Added to the seed: drawn from the seed itself, the random teacher would be the generator before
 it was trained. It is the same one in all rounds."""
+_CENTRED_ON = 16
+"""Steps whose images give the mean of a teacher's features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class DigaSettings:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     until: float = 1.0
     """As in `AlignmentSchedule`."""
+    centred: bool = False
+    """Whether the mean of the teacher's features is taken off them."""
 
     @classmethod
     def of(cls, section: CoevolveSection) -> DigaSettings:
@@ -62,6 +66,7 @@ class DigaSettings:
             Path(section.teacher_path) if section.teacher_path else None,
             section.diga.align_schedule,
             section.diga.align_until,
+            section.teacher_centred,
         )
 
 
@@ -148,6 +153,7 @@ def train_diga(
     """
     from unigendet.config import AlignmentSchedule
     from unigendet.objectives import DigaObjective
+    from unigendet.teachers.centred import CentredTeacher
 
     image_teacher = _image_teacher(session, start, settings)
     loaded = session.load(
@@ -160,6 +166,12 @@ def train_diga(
     teacher = image_teacher or _detector_teacher(session, start, loaded, plan, settings, data.seed)
     schedule = AlignmentSchedule(plan.optim.steps, settings.schedule, settings.until)
     batches = _batches(session, loaded, data, plan, more_fakes)
+    if settings.centred:
+        # The steps' own batches, so that a run that is resumed has the same mean.
+        steps = range(min(_CENTRED_ON, plan.optim.steps))
+        teacher = CentredTeacher(
+            teacher, (batches.alignment_batch(step).to(session.device) for step in steps)
+        )
     objective = DigaObjective(loaded.vae, teacher, weights.diga(), weights.tap_layer, schedule)
     trained = session.train(plan.name, loaded.model, objective, batches.alignment_batch, plan.optim)
     trained.ema.copy_to_model()

@@ -42,6 +42,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "alone": {"pretrain_detector.weights.flow": 0.0, **_NO_LATENTS, **_APART},
     "live_teacher": {"coevolve.teacher": "live"},
     "last_layer_teacher": {"coevolve.teacher_layer": "last"},
+    # Less the mean of its features, which is nearly all of their direction.
+    "centred_teacher": {"coevolve.teacher_centred": True},
     # The detector's shape without what it learned: does the alignment need a teacher that knows?
     "random_teacher": {"coevolve.teacher": "random"},
     # Features of ImageNet's classes, on 14 x 14 places. KD and FD are measured in the same network

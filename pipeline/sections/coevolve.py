@@ -97,6 +97,9 @@ class CoevolveSection(Section):
     teacher_layer: TeacherLayer
     """Whose output is learned: of the teacher's own layers `last`, `last_input` (what the last one
     reads), or a number from 0."""
+    teacher_centred: bool
+    """Whether the mean of the teacher's features over real images is taken off them; not as
+    published, where a detector's mean alone is nearly all of their direction."""
     use_vae: bool
     """Whether the detector sees the generator's latents (SMSA); as in `pretrain_detector`."""
     text_dropout: Fraction
@@ -132,6 +135,10 @@ class CoevolveSection(Section):
         if (self.teacher == "dinov2") != bool(self.teacher_path):
             raise ValueError(
                 "`teacher_path` is the folder of `teacher: dinov2`, and empty for all others"
+            )
+        if self.teacher == "live" and self.teacher_centred:
+            raise ValueError(
+                "`teacher: live` needs `teacher_centred: false`: its mean moves at every step"
             )
         if self.teacher == "efficientnet":
             depth(self.teacher_layer, EFFICIENTNET_LAYERS)

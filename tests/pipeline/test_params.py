@@ -91,6 +91,10 @@ def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
         (_set("coevolve", "teacher_layer", 6), ["teacher_layer 6", "layers 0..5"]),
         (_set("coevolve", "teacher_layer", "first"), ["`coevolve.teacher_layer`", "'first'"]),
         (
+            lambda raw: raw["coevolve"].update(teacher="live", teacher_centred=True),
+            ["`coevolve`", "teacher_centred: false"],
+        ),
+        (
             lambda raw: raw["coevolve"].update(teacher="efficientnet", teacher_layer=17),
             ["`coevolve`", "teacher_layer 17", "layers 0..16"],
         ),

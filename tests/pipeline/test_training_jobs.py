@@ -194,7 +194,8 @@ def test_the_other_teachers_train_the_generator_through_a_head_of_their_width(
     optim = replace(params.coevolve.diga.optim.config(), steps=2, log_every=1)
     plan = PhasePlan("diga", 2, 4, 0, optim)
     path = dinov2 if teacher == "dinov2" else None
-    settings = DigaSettings(teacher, layer, path, schedule="linear")
+    centred = teacher != "live"
+    settings = DigaSettings(teacher, layer, path, schedule="linear", centred=centred)
     student = train_diga(session, detector, detection, plan, WEIGHTS, settings)
     assert (student.config.alignment_head, student.config.alignment_width) == (True, width)
     assert any(

@@ -10,8 +10,10 @@ import torch
 
 from tests.models.tiny import NoiseLatents, tiny_alignment, tiny_config, tiny_model
 from unigendet.config import LossWeights, OptimConfig
+from unigendet.losses import align_loss
 from unigendet.models.unified import UniGenDetModel
 from unigendet.objectives import DigaObjective, encode_images
+from unigendet.teachers.centred import CentredTeacher
 from unigendet.teachers.detector import DetectorTeacher, random_detector
 from unigendet.teachers.layers import TeacherLayer, depth
 from unigendet.training.loop import LogRow, train
@@ -88,6 +90,17 @@ def test_a_live_teacher_is_the_student_as_it_is_and_goes_on_learning() -> None:
     assert all(p.requires_grad for p in student.parameters())
     copied = DetectorTeacher(copy.deepcopy(student), NoiseLatents(), 1)
     assert torch.equal(copied(batch), teacher(batch))
+
+
+def test_a_centred_teacher_has_taken_off_what_all_features_share() -> None:
+    plain = DetectorTeacher(tiny_model(seed=1), NoiseLatents(), "last_input")
+    teacher = CentredTeacher(plain, [tiny_alignment(), tiny_alignment()])
+    features, batch = plain(tiny_alignment()), tiny_alignment()
+    torch.testing.assert_close(teacher(batch), features - features.mean(0))
+    assert teacher.width == plain.width and not teacher(batch).requires_grad
+    # The projection of another image's features cannot be the answer for this one any more.
+    flat = features.mean(0).expand_as(features)
+    assert align_loss(flat, features) < 0.9 < align_loss(flat, teacher(batch))
 
 
 def test_a_random_detector_is_drawn_from_its_seed_alone() -> None:
