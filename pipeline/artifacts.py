@@ -65,6 +65,7 @@ STAGES: tuple[StageSpec, ...] = (
         (
             "seed",
             "data.degradations",
+            "forge.roles",
             "sweep",
             # Not the weights: the sweep looks for them, and a number given there is no news to it.
             "coevolve.teacher",

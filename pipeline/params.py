@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.sections.base import Section
-from pipeline.sections.coevolve import CoevolveSection, SweepSection
+from pipeline.sections.coevolve import CoevolveSection
 from pipeline.sections.data import DataSection, ShardSection
 from pipeline.sections.detector import DetectorSection
 from pipeline.sections.evaluate import EvaluateSection, ReportSection
@@ -29,6 +29,7 @@ from pipeline.sections.forge import ForgeSection
 from pipeline.sections.generator import GeneratorSection
 from pipeline.sections.model import ModelSection
 from pipeline.sections.runtime import ClusterSection, TrackingSection
+from pipeline.sections.sweep import SweepSection
 from unigendet.teachers.layers import depth
 
 
@@ -52,9 +53,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _weights_come_from_somewhere(self) -> Params:
         asked = self.coevolve.automatic()
-        if asked and not self.sweep.trials:
+        if asked and not self.sweep.enabled:
             raise ValueError(
-                f"coevolve.{asked[0]} is auto, but sweep.trials is 0: give every weight a number"
+                f"coevolve.{asked[0]} is auto, but sweep.enabled is false: "
+                "give every weight a number"
             )
         return self
 

@@ -132,14 +132,14 @@ def stage_run(params: Params, workspace: Path, origin: Origin, memory: Path) -> 
 
 
 @contextmanager
-def nested_run(parent: Run, name: str, *, failed: bool = False) -> Iterator[Run]:
-    """A run below a stage's run, a trial's for instance; `failed` is how it ends."""
+def nested_run(parent: Run, name: str, *, status: str = "FINISHED") -> Iterator[Run]:
+    """A run below a stage's run, a trial's for instance; `status` is MLflow's word for its end."""
     client = _client(parent.uri)
     experiment = client.get_run(parent.run_id).info.experiment_id
     made = client.create_run(experiment, tags={PARENT_TAG: parent.run_id}, run_name=name)
     run_id = str(made.info.run_id)
     yield Run(parent.uri, run_id, parent.run_id)
-    client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+    client.set_terminated(run_id, status)
 
 
 def tracking_uri(params: Params, home: Path) -> str:

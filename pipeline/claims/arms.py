@@ -2,7 +2,7 @@
 
 All arms of a seed take the same loss weights, as numbers, so that no arm has a sweep of its own:
 those of `--weights`, else the numbers of the profile, else (`auto`) the middle of the sweep's range
-on a log scale. The stage sweep, whose result nobody reads then, is cut to one trial of one step.
+on a log scale. Then nothing is left to sweep.
 """
 
 from __future__ import annotations
@@ -51,12 +51,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "efficientnet_teacher": {"coevolve.teacher": "efficientnet", "coevolve.teacher_layer": 10},
 }
 DEFAULT_ARMS = (FULL, "no_smsa", "no_gduf", "no_diga")
-_SHORT_SWEEP = {
-    "sweep.trials": 1,
-    "sweep.concurrent": 1,
-    "sweep.gduf_steps": 1,
-    "sweep.diga_steps": 1,
-}
+_NO_SWEEP = {"sweep.enabled": False}
 LEAVE_OUT = "leave_out_"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -142,7 +137,7 @@ def base_values(profile: Path, weights: Path | None = None) -> dict[str, Any]:
         chosen |= {name: value for name, value in given.items() if value != "auto"}
     raw = YAML(typ="safe", pure=True).load(profile.read_text(encoding="utf-8"))
     fixed = {f"coevolve.{name}": value for name, value in chosen.items()}
-    return overridden(raw, {**fixed, **_SHORT_SWEEP})
+    return overridden(raw, {**fixed, **_NO_SWEEP})
 
 
 def overridden(values: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pipeline.report.inputs import ReportInputs
 from pipeline.report.overview import goals, header
 from pipeline.report.running import reproduce_section, timing_section
 from pipeline.report.style import CSS
-from pipeline.report.training import sweep_section, training_section
+from pipeline.report.sweep import sweep_section
+from pipeline.report.training import training_section
 from pipeline.stage import StageContext
 
 CONTENTS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.heat_map import draw_heat_map, size_of
 from pipeline.report.html import Markup
@@ -21,6 +22,8 @@ _WIDTH, _SMALL = 4.8, 3.5
 """Inches. The page scales a chart to its column, so a narrow one has the larger letters."""
 _NAMES = 6
 """Names that fit below a small chart; of more, evenly many are left out."""
+_FLAT = 0.004
+"""AUROCs that differ by less are drawn as nearly equal."""
 _OUTER = re.compile(r"<svg\b[^>]*viewBox=\"([^\"]+)\"[^>]*>", re.DOTALL)
 
 
@@ -156,6 +159,51 @@ def matrix(title: str, found: Mapping[str, Any]) -> Markup:
     figure, axes = _new(*reversed(size_of(found)))
     draw_heat_map(axes, found)
     axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=8, fontweight="bold")
+    return _svg(figure, title)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A trial in the picture of two objectives."""
+
+    name: str
+    x: float
+    """Distance, lower is better."""
+    y: float
+    """AUROC, higher is better."""
+    noise: tuple[float, float]
+    """Of x and of y, to either side."""
+    kind: Literal["front", "other", "repeat"]
+    chosen: bool
+
+
+def pareto(title: str, x: str, tried: Sequence[Tried]) -> Markup:
+    """AUROC over distance: the front joined and with its noise, the chosen trial ringed."""
+    figure, axes = _new(3.2, 5.6)
+    front = sorted((one for one in tried if one.kind == "front"), key=lambda one: one.x)
+    axes.plot([t.x for t in front], [t.y for t in front], color=SERIES[0], linewidth=1.2, alpha=0.6)
+    for one in tried:
+        colour = SERIES[0] if one.kind == "front" else GREY
+        if one.kind == "front" and any(one.noise):
+            axes.errorbar(
+                one.x, one.y, one.noise[1], one.noise[0], ecolor=colour, elinewidth=1, alpha=0.55
+            )
+        inside = "white" if one.kind == "repeat" else colour
+        axes.plot(one.x, one.y, "o", color=colour, markerfacecolor=inside, markersize=6)
+        if one.chosen:
+            axes.plot(one.x, one.y, "o", color=SERIES[1], markersize=13, markerfacecolor="none")
+        if one.kind != "repeat":
+            label = f"{one.name}, chosen" if one.chosen else one.name
+            axes.annotate(
+                label, (one.x, one.y), (9, -14), textcoords="offset points", color=INK, fontsize=9.5
+            )
+    axes.margins(0.18)
+    low, high = min(one.y for one in tried), max(one.y for one in tried)
+    if high - low < _FLAT:
+        # Differences of rounding would otherwise fill the axis.
+        axes.set_ylim((low + high) / 2 - _FLAT, (low + high) / 2 + _FLAT)
+    axes.ticklabel_format(useOffset=False)
+    _title(axes, title, x, "AUROC on validation fakes")
     return _svg(figure, title)
 
 

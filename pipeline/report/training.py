@@ -1,4 +1,4 @@
-"""How it was trained: loss curves, the sweep's trials, the rounds of co-evolution."""
+"""How it was trained: loss curves, and the rounds of co-evolution."""
 
 from __future__ import annotations
 
@@ -12,27 +12,18 @@ from pipeline.report.html import (
     Markup,
     element,
     figure,
-    join,
     paragraph,
     section,
     table,
 )
 from pipeline.report.inputs import HistoryRow, ReportInputs
-from pipeline.report.numbers import plain, seconds
 
 STAGES = {
     "pretrain_generator": "Learning to draw",
     "pretrain_detector": "Learning to detect",
     "coevolve": "Learning together",
 }
-TRIALS, SUMMARY = "trials.json", "summary.json"
-WEIGHTS = {
-    "flow_weight": "flow",
-    "det_weight": "verdict",
-    "text_weight": "text",
-    "align_weight": "alignment",
-    "tap_layer": "tap layer",
-}
+SUMMARY = "summary.json"
 TERMS = {
     "text_loss": "explanation loss",
     "det_loss": "verdict loss",
@@ -109,64 +100,6 @@ def _terms(rows: Sequence[HistoryRow]) -> list[str]:
 
 def _words(term: str) -> str:
     return TERMS.get(term, term.replace("_", " "))
-
-
-def sweep_section(inputs: ReportInputs) -> Markup:
-    path = inputs.file("sweep", TRIALS)
-    if path is None:
-        return Markup("")
-    found = read_json(path)
-    if not found["trials"]:
-        return section("sweep", "The sweep", paragraph("Nothing was tried."), _in_force(inputs))
-    trials = sorted(found["trials"], key=lambda t: (t["score"] is None, -(t["score"] or 0.0)))
-    rows: list[list[Content]] = []
-    for place, trial in enumerate(trials):
-        weights = [f"{trial['weights'][key]:.3g}" for key in WEIGHTS]
-        figures = trial["figures"]
-        failed = trial["score"] is None
-        label = f"{trial['number']}" + (" \u2190 chosen" if place == 0 and not failed else "")
-        outcome: list[Content] = (
-            ["", "", element("span", "failed", class_="no")]
-            if failed
-            else [
-                plain(figures["auroc"]),
-                plain(figures["flow_loss"], 4),
-                plain(trial["score"], 4),
-            ]
-        )
-        rows.append([label, *weights, *outcome, seconds(trial["seconds"])])
-    return section(
-        "sweep",
-        "The sweep",
-        paragraph(
-            "How much should each task weigh? Short trials of the co-evolution, each with weights "
-            "proposed from the outcomes of those before, judged on validation images only."
-        ),
-        table(
-            ["Trial", *WEIGHTS.values(), "AUROC", "Flow loss", "Score", "Time"],
-            rows,
-            caption=join(["Weights of the loss terms. ", found["rule"], "."]),
-        ),
-        *(
-            paragraph(f"Trial {t['number']} failed: {t['error']}", class_="note")
-            for t in trials
-            if t["score"] is None
-        ),
-        _in_force(inputs),
-    )
-
-
-def _in_force(inputs: ReportInputs) -> Markup:
-    """The weights that co-evolution used, which a number in params.yaml may have set."""
-    weights = _summary(inputs).get("weights")
-    if not weights:
-        return Markup("")
-    asked = inputs.params.coevolve
-    told = []
-    for key, label in WEIGHTS.items():
-        origin = "sweep" if getattr(asked, key) == "auto" else "params.yaml"
-        told.append(f"{label} {weights[key]:.3g} (from {origin})")
-    return paragraph("In force in the co-evolution: " + ", ".join(told) + ".", class_="note")
 
 
 def _summary(inputs: ReportInputs) -> dict[str, Any]:

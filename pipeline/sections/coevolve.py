@@ -1,4 +1,4 @@
-"""Sections `sweep` (which weights) and `coevolve` (rounds of GDUF, DIGA and fresh fakes)."""
+"""Section `coevolve`: rounds of GDUF, DIGA and fresh fakes."""
 
 from __future__ import annotations
 
@@ -24,33 +24,6 @@ TeacherName = Literal["frozen", "live", "random", "efficientnet", "dinov2"]
 TeacherLayer = Literal["last", "last_input"] | CountOrZero
 
 _WEIGHTS = ("flow_weight", "det_weight", "text_weight", "align_weight", "tap_layer")
-
-
-class SweepSection(Section):
-    """Short trials over the alignment weights, each range (lowest, highest) drawn on a log scale.
-
-    A trial is `gduf_steps` of GDUF and `diga_steps` of DIGA with the batches of section coevolve.
-    """
-
-    trials: CountOrZero
-    """0 tries nothing: every weight of section coevolve must then be a number."""
-    concurrent: Count
-    gduf_steps: Count
-    diga_steps: Count
-    validation_images: Count
-    flow_weight: tuple[NonNegative, NonNegative]
-    det_weight: tuple[NonNegative, NonNegative]
-    text_weight: tuple[NonNegative, NonNegative]
-    align_weight: tuple[NonNegative, NonNegative]
-    tap_layers: Annotated[tuple[CountOrZero, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _ranges_ordered(self) -> SweepSection:
-        for name in ("flow_weight", "det_weight", "text_weight", "align_weight"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name}: needs 0 < lowest <= highest, got {low} and {high}")
-        return self
 
 
 class GdufSection(Section):

@@ -20,8 +20,10 @@ from pipeline.artifacts import StageInputs, StageTimings, stage_spec, write_json
 from pipeline.estimates import Figure, figure
 from pipeline.heat_map import WHO_FOOLS_WHOM
 from pipeline.judging import Finished, Job, Piece, Worker
+from pipeline.loss_weights import AlignmentWeights
 from pipeline.params import load_params
 from pipeline.report import report
+from pipeline.sweep.front import RULE, Trial, noise_between_seeds
 from tests.models.tiny import square_config
 from unigendet.data.answers import write_answers
 from unigendet.data.prompts import prompt_corpus
@@ -156,11 +158,33 @@ def _write_training(outputs: Path) -> None:
         outputs / "model" / "summary.json",
         {"figures": figures, "phases": phases, "weights": weights},
     )
-    good = {"number": 0, "weights": weights, "score": 0.1, "seconds": 3.0, "figures": figures}
-    bad = {"number": 1, "weights": weights, "score": None, "seconds": 1.0, "figures": {}}
-    trials = [{**good, "error": "", "trial_id": "a"}, {**bad, "error": "no <luck>"}]
+    good = Trial(
+        number=0,
+        weights=AlignmentWeights(**weights),
+        repeat=0,
+        status="finished",
+        steps=4,
+        progress=0.6,
+        auroc=0.9,
+        distance=0.1,
+        seconds=3.0,
+        figures=figures,
+        trial_id="a",
+        error="",
+    )
+    none: dict[str, Any] = {"auroc": None, "distance": None, "figures": {}}
+    trials = [
+        good,
+        replace(good, number=1, status="failed", **none, error="no <luck>"),
+        replace(good, number=2, status="stopped", steps=2, **none),
+        replace(good, number=3, auroc=0.93, distance=0.12),
+        replace(good, number=4, auroc=0.89, distance=0.13),
+        replace(good, number=5, repeat=1, auroc=0.91, distance=0.105),
+    ]
+    found = {"rule": RULE, "measure": "kd", "noise": asdict(noise_between_seeds(trials))}
+    found |= {"front": [0, 3], "best": 0, "trials": [asdict(trial) for trial in trials]}
     (outputs / "sweep").mkdir()
-    write_json(outputs / "sweep" / "trials.json", {"rule": "highest wins", "trials": trials})
+    write_json(outputs / "sweep" / "trials.json", found)
     (outputs / "detector").mkdir()
 
 

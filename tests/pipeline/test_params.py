@@ -114,6 +114,10 @@ def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
         (lambda raw: raw.update(seed=-1), ["`seed`", "equal to 0"]),
         (lambda raw: raw.update(seed=None), ["`seed`", "integer"]),
         (_set("sweep", "align_weight", [1.0, 0.1]), ["`sweep`", "align_weight", "1.0"]),
+        (_set("sweep", "grace_steps", 99), ["`sweep`", "grace_steps", "99", "4 steps"]),
+        (_set("sweep", "trials", 0), ["`sweep.trials`"]),
+        (_set("sweep", "gpu_share", 0.0), ["`sweep.gpu_share`"]),
+        (_set("sweep", "distance", {"measure": "fid"}), ["sweep.distance.measure", "'kd'"]),
         (
             lambda raw: raw["pretrain_detector"]["optim"].update(lr=0),
             ["`pretrain_detector.optim.lr`", "greater than 0"],
@@ -223,9 +227,9 @@ def test_without_a_base_both_parts_of_the_generator_are_trained(raw: Raw) -> Non
     parse_params(raw)
 
 
-def test_without_trials_every_weight_is_a_number(raw: Raw) -> None:
-    raw["sweep"]["trials"] = 0
-    with pytest.raises(ValueError, match=r"coevolve\.flow_weight is auto, but sweep\.trials is 0"):
+def test_without_a_sweep_every_weight_is_a_number(raw: Raw) -> None:
+    raw["sweep"]["enabled"] = False
+    with pytest.raises(ValueError, match=r"coevolve\.flow_weight is auto, but sweep\.enabled"):
         parse_params(raw)
     weights = ("flow_weight", "det_weight", "text_weight", "align_weight")
     raw["coevolve"] |= {"tap_layer": 1, **dict.fromkeys(weights, 1.0)}
