@@ -193,9 +193,13 @@ def pareto(title: str, x: str, tried: Sequence[Tried]) -> Markup:
         if one.chosen:
             axes.plot(one.x, one.y, "o", color=SERIES[1], markersize=13, markerfacecolor="none")
         if one.kind != "repeat":
-            label = f"{one.name}, chosen" if one.chosen else one.name
             axes.annotate(
-                label, (one.x, one.y), (9, -14), textcoords="offset points", color=INK, fontsize=9.5
+                one.name,
+                (one.x, one.y),
+                (8, -14),
+                textcoords="offset points",
+                color=INK,
+                fontsize=9.5,
             )
     axes.margins(0.18)
     low, high = min(one.y for one in tried), max(one.y for one in tried)
