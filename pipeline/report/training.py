@@ -14,7 +14,6 @@ from pipeline.report.html import (
     figure,
     paragraph,
     section,
-    table,
 )
 from pipeline.report.inputs import HistoryRow, ReportInputs
 
