@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from unigendet.cli import app, errors_for_people
+from unigendet.cli import app
+from unigendet.terminal import errors_for_people
 
 
 class ShardingChoice(StrEnum):

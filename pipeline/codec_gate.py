@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from typing import Any
 
 from pipeline.artifacts import AUDIT, write_json
 from pipeline.stage import StageContext
-from unigendet.data.audit import LIMIT, AuditItem, audit
+from unigendet.data.audit import AuditItem, audit, can_audit
 
 
 def audit_sets(
-    ctx: StageContext, sets: Mapping[str, Sequence[AuditItem]], *, allowed: bool, remedy: str
-) -> None:
-    """Audit every set that holds both classes, and write audit.json into the out.
+    ctx: StageContext,
+    sets: Mapping[str, Sequence[AuditItem]],
+    *,
+    allowed: bool,
+    remedy: str,
+    setting: str = "shard.allow_codec_shortcut",
+) -> dict[str, dict[str, Any]]:
+    """Audit every set that holds both classes, write audit.json into the out, and return it.
 
-    Raises ValueError, naming the sets and the `remedy`, where an interval ends above 0.6, unless
-    that is `allowed`.
+    Raises ValueError, naming the sets, the `remedy` and the `setting` that allows it, where an
+    interval ends above 0.6, unless that is `allowed`.
     """
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, items in sets.items():
-        if len({item.fake for item in items}) < 2 or len({item.source_id for item in items}) < 2:
+        if not can_audit(items):
             continue
         result = audit(items, seed=ctx.seed)
         auroc = result.auroc
-        shortcut = math.isfinite(auroc.high) and auroc.high > LIMIT
         verdict = "passed" if result.passed else "NOT PASSED: a detector may learn the codec"
         ctx.log(
             f"codec-and-size audit, {name}: AUROC {auroc.value:.3f} "
             f"[{auroc.low:.3f}, {auroc.high:.3f}], {verdict}"
         )
-        ctx.run.log_metrics({f"audit/{name}": auroc.value}, step=0)
-        results[name] = asdict(result) | {"shortcut": shortcut}
+        if math.isfinite(auroc.value):
+            ctx.run.log_metrics({f"audit/{name}": auroc.value}, step=0)
+        results[name] = result.to_json()
     write_json(ctx.out / AUDIT, results)
     told = [
         f"{name} (AUROC {found['auroc']['value']:.2f}, up to {found['auroc']['high']:.2f}; "
@@ -44,5 +49,6 @@ def audit_sets(
         raise ValueError(
             f"the headers of the files tell real from fake in {'; '.join(told)}: a detector may "
             f"learn the codec instead of the picture. {remedy}, or set "
-            f"shard.allow_codec_shortcut: true, which the report then shows"
+            f"{setting}: true, which the report then shows"
         )
+    return results

@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import METRICS, file_hash, read_json, write_json
-from pipeline.evaluation_files import RECORDS, ROC, write_records, write_roc, write_sheets
-from pipeline.figures import detection_figures, explanation_figures, image_figures, summary_of
-from pipeline.judging import (
-    Finished,
-    GeneratorArm,
-    Job,
-    Piece,
-    StoredSet,
-    actor_count,
-    pieces_of,
-    run_pieces,
+from pipeline.benchmarks import (
+    audit_benchmarks,
+    benchmark_metrics,
+    benchmark_pieces,
+    select_benchmarks,
 )
+from pipeline.evaluation_files import ROC, write_roc, write_sheets
+from pipeline.figures import explanation_figures, image_figures, summary_of
+from pipeline.judging import GeneratorArm, Job, StoredSet, pieces_of
+from pipeline.piecework import Results, run_all
 from pipeline.stage import StageContext
 from unigendet import image_evaluation as sets
+from unigendet.benchmarking.perturbations import parse_all
+from unigendet.benchmarking.result import provenance, robustness
+from unigendet.benchmarking.selection import Selection
 from unigendet.data.answers import read_answers
 from unigendet.data.manifest import read_set
 from unigendet.data.shards import ShardDataset
-from unigendet.evaluation import (
-    Checked,
-    detection_table,
-    explanation_table,
-    records_of,
-    suites_of,
-)
+from unigendet.evaluation import SUITES, detection_figures, detection_table, records_of, suites_of
 from unigendet.evidence import measure
+from unigendet.explanation_evaluation import Checked, explanation_table
 from unigendet.explanations import EVIDENCE_FILE, Explainer
 from unigendet.image_evaluation import ImageSet, evaluate_images
-from unigendet.models.pretrained import open_model_weights
+from unigendet.models.pretrained import weights_sha256
+from unigendet.records import RECORDS, write_records
 from unigendet.types import EvalRecord, Sample
 
 EVERYDAY = "everyday"
@@ -62,6 +57,8 @@ class _JudgedSet:
 def evaluate(ctx: StageContext) -> None:
     """Judge, generate and compare; write metrics.json, records.jsonl and pictures to `ctx.out`."""
     params = ctx.params.evaluate
+    selections = select_benchmarks(ctx)
+    benchmark_audits = audit_benchmarks(ctx, selections)
     given = {name: ShardDataset(ctx.inputs["shard"], name) for name in SETS}
     real = {name: data.only(fake=False) for name, data in given.items()}
     judged = []
@@ -75,22 +72,28 @@ def evaluate(ctx: StageContext) -> None:
     arms = _arms(ctx)
     test = list(real["test"])
     asked = [test[index % len(test)] for index in range(params.generated)]
-    job = _job(ctx, judged, arms, real["val"], asked)
+    job = _job(ctx, judged, arms, real["val"], asked, selections)
     pieces = [
         *(p for arm in arms for p in pieces_of("generate", arm, len(asked), params.batch_size)),
         *(p for s in judged for p in pieces_of("judge", s.name, len(s.data), params.batch_size)),
+        *benchmark_pieces(ctx, selections),
         *pieces_of("reconstruct", "real/test", len(test), params.batch_size),
         *pieces_of("measure", "real/test", len(test), params.batch_size),
         *pieces_of("measure", "real/val", len(real["val"]), params.batch_size),
     ]
-    results = _run(ctx, job, pieces)
+    results = run_all(ctx, job, pieces)
 
     with ctx.timed("detection"):
-        samples, records = _records(ctx, judged, results)
+        samples, records, perturbed = _records(ctx, judged, results)
         checked = _checked(ctx, samples)
         draws, seed = params.bootstrap, ctx.seed
         detection = detection_table(records, draws=draws, seed=seed)
         explanations = explanation_table(records, checked, draws=draws, seed=seed)
+        curves = _robustness(ctx, records, perturbed)
+    with ctx.timed("benchmarks"):
+        benchmarks, benchmark_records = benchmark_metrics(
+            ctx, selections, benchmark_audits, results
+        )
     with ctx.timed("images"):
         reference = _stored_set(test, results.features("measure", "real/test"))
         made = {
@@ -103,10 +106,12 @@ def evaluate(ctx: StageContext) -> None:
             reference, made, training, grounds=params.grounds, draws=draws, seed=seed
         )
     metrics = {
-        "provenance": _provenance(ctx),
+        "provenance": _provenance(ctx, selections),
         "counts": {name: _counts(real[name]) for name in ("train", "val", "test")}
         | {s.name: _counts(s.data) for s in judged},
         "detection": detection_figures(detection, seed),
+        "robustness": curves,
+        "benchmarks": benchmarks,
         "explanations": explanation_figures(explanations, seed),
         "images": image_figures(images, seed),
         "families": read_json(ctx.inputs["forge"] / "quality.json")["families"],
@@ -115,7 +120,7 @@ def evaluate(ctx: StageContext) -> None:
     summary = summary_of(metrics)
     write_json(ctx.out / METRICS, metrics)
     write_json(ctx.out / SUMMARY, summary)
-    write_records(ctx.out / RECORDS, records)
+    write_records(ctx.out / RECORDS, [*records, *benchmark_records])
     write_roc(ctx.out / ROC, records)
     for sheet in write_sheets(ctx.out, made, images.nearest, training):
         ctx.run.log_figure(sheet.stem, sheet)
@@ -123,32 +128,6 @@ def evaluate(ctx: StageContext) -> None:
     ctx.run.log_artifact(ctx.out / METRICS)
     for line in _headline(summary):
         ctx.log(line)
-
-
-class _Results:
-    """Results of all pieces, put together again."""
-
-    def __init__(self) -> None:
-        self._parts: dict[tuple[str, str], list[Finished]] = {}
-
-    def add(self, finished: Finished) -> None:
-        self._parts.setdefault((finished.task, finished.about), []).append(finished)
-
-    def _in_order(self, task: str, about: str) -> list[Finished]:
-        return sorted(self._parts[task, about], key=lambda part: part.start)
-
-    def features(self, task: str, about: str) -> NDArray[np.float32]:
-        return np.concatenate([part.features for part in self._in_order(task, about)])
-
-    def images(self, task: str, about: str) -> NDArray[np.uint8]:
-        return np.concatenate([part.images for part in self._in_order(task, about)])
-
-    def judgements(self, about: str) -> list[tuple[float, str]]:
-        return [
-            (float(score), str(answer))
-            for part in self._in_order("judge", about)
-            for score, answer in zip(part.scores, part.answers, strict=True)
-        ]
 
 
 def _arms(ctx: StageContext) -> dict[str, GeneratorArm]:
@@ -171,12 +150,15 @@ def _job(
     arms: dict[str, GeneratorArm],
     val: ShardDataset,
     asked: Sequence[Sample],
+    selections: Mapping[str, Selection],
 ) -> Job:
     params = ctx.params.evaluate
     stored = {s.name: StoredSet(str(s.data.folder), s.data.name, s.fake) for s in judged}
     return Job(
         detector=str(ctx.inputs["coevolve"]),
         sets={**stored, "real/val": StoredSet(str(val.folder), val.name, False)},
+        benchmarks={label: one.items for label, one in selections.items()},
+        perturbations=params.perturbations,
         arms=arms,
         prompts=tuple(sample.caption for sample in asked),
         size=(asked[0].image.shape[0], asked[0].image.shape[1]),
@@ -192,49 +174,41 @@ def _job(
     )
 
 
-def _run(ctx: StageContext, job: Job, pieces: Sequence[Piece]) -> _Results:
-    """All pieces on Ray, with a line of progress every tenth of the way."""
-    total = sum(piece.cost for piece in pieces)
-    costs: dict[tuple[str, str, int], float] = {
-        (piece.task, piece.about, piece.start): piece.cost for piece in pieces
-    }
-    results = _Results()
-    done, said = 0.0, 0.0
-    with ctx.ray("ray.data"), ctx.timed("models"):
-        gpu = job.device == "cuda"
-        actors = actor_count(gpu)
-        began = time.perf_counter()
-        for finished in run_pieces(job, pieces, actors=actors, gpus=float(gpu)):
-            ctx.mark_started(finished.began)
-            results.add(finished)
-            done += costs[finished.task, finished.about, finished.start]
-            if done / total >= said:
-                spent = time.perf_counter() - began
-                left = spent * (total - done) / done
-                ctx.log(f"{done / total:4.0%} of the images, {left:.0f} s left")
-                said += 0.1
-    return results
-
-
 def _records(
-    ctx: StageContext, judged: Sequence[_JudgedSet], results: _Results
-) -> tuple[list[Sample], list[EvalRecord]]:
-    """Every judged sample with its reference answer, and its records."""
+    ctx: StageContext, judged: Sequence[_JudgedSet], results: Results
+) -> tuple[list[Sample], list[EvalRecord], list[tuple[float, ...]]]:
+    """Every judged sample with its reference answer, its records, and their perturbed scores."""
     learnt = (read_set(ctx.inputs[stage], "train").generators for stage in ("shard", "forge"))
     trained_on = frozenset(name for names in learnt for name in names) - {"real"}
     samples: list[Sample] = []
     records: list[EvalRecord] = []
+    perturbed: list[tuple[float, ...]] = []
     for one in judged:
-        found = results.judgements(one.name)
+        found = results.outcomes("judge", one.name)
         references = read_answers(ctx.inputs["forge"], one.data.name)
-        for stored, (score, answer) in zip(one.data, found, strict=True):
+        for stored, outcome in zip(one.data, found, strict=True):
             # What came without an answer, most real images, has it in a file of its own.
             answer_known = stored.explanation or references.get(stored.key, "")
             sample = dataclasses.replace(stored, explanation=answer_known)
             suites = suites_of(sample.generator, trained_on, home=one.home)
-            records.extend(records_of(sample, suites, score, answer))
+            records.extend(records_of(sample, suites, outcome.score, outcome.answer))
+            perturbed.extend([outcome.perturbed] * len(suites))
             samples.append(sample)
-    return samples, records
+    return samples, records, perturbed
+
+
+def _robustness(
+    ctx: StageContext, records: Sequence[EvalRecord], perturbed: Sequence[tuple[float, ...]]
+) -> dict[str, list[dict[str, Any]]]:
+    """suite -> the curve of its AUROC; empty where nothing is perturbed."""
+    kinds = parse_all(ctx.params.evaluate.perturbations)
+    curves = {}
+    for suite in SUITES if kinds else ():
+        rows = [at for at, record in enumerate(records) if record.suite == suite]
+        scores = {kind: [perturbed[at][n] for at in rows] for n, kind in enumerate(kinds)}
+        own = [records[at] for at in rows]
+        curves[suite] = robustness(own, scores, draws=ctx.params.evaluate.bootstrap, seed=ctx.seed)
+    return curves
 
 
 def _checked(ctx: StageContext, samples: Sequence[Sample]) -> Checked:
@@ -252,7 +226,7 @@ def _stored_set(samples: Sequence[Sample], features: NDArray[np.float32]) -> Ima
     )
 
 
-def _made_set(asked: Sequence[Sample], results: _Results, task: str, about: str) -> ImageSet:
+def _made_set(asked: Sequence[Sample], results: Results, task: str, about: str) -> ImageSet:
     """Images made for the captions (or of the images) of `asked`."""
     return ImageSet(
         images=results.images(task, about),
@@ -262,24 +236,22 @@ def _made_set(asked: Sequence[Sample], results: _Results, task: str, about: str)
     )
 
 
-def _provenance(ctx: StageContext) -> dict[str, object]:
+def _provenance(ctx: StageContext, selections: Mapping[str, Selection]) -> dict[str, object]:
+    given = ctx.params.evaluate.labelled()
     return {
         "command": "dvc repro evaluate",
         "stage_fingerprint": ctx.fingerprint,
         "params_fingerprint": ctx.params.fingerprint(),
-        "model_sha256": _weights_hash(ctx.inputs["coevolve"]),
+        "model_sha256": weights_sha256(ctx.inputs["coevolve"]),
         "autoencoder_sha256": file_hash(ctx.inputs["coevolve"] / "vae.safetensors"),
         "seed": ctx.seed,
         "bootstrap_draws": ctx.params.evaluate.bootstrap,
         "interval": "95 %, percentiles of a bootstrap over sources; FD: jackknife over sources",
+        "benchmarks": {
+            label: provenance(one, given[label].limit) for label, one in selections.items()
+        },
         "features": "EfficientNet-Lite0 (ImageNet), 224 px, 1280 numbers",
     }
-
-
-def _weights_hash(folder: Path) -> str:
-    """SHA-256 of a model's weights; of the hashes of their files where these are several."""
-    hashes = [file_hash(path) for path in open_model_weights(folder).files]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _counts(data: ShardDataset) -> dict[str, object]:

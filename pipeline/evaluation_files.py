@@ -1,10 +1,8 @@
-"""The files of the evaluation's out beside metrics.json: records, ROC points, pictures."""
+"""The files of the evaluation's out beside metrics.json and its records: ROC points, pictures."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,25 +16,12 @@ from unigendet.metrics.detection import roc_curve
 from unigendet.metrics.samples import NearestTiles
 from unigendet.types import EvalRecord
 
-RECORDS = "records.jsonl"
-"""One `EvalRecord` per line."""
 ROC = "roc.csv"
 SAMPLES = "samples.json"
 """What is on the sheets: captions of each, and which pairs are on `closest.png`."""
 CLOSEST = "closest"
 CLOSEST_COUNT = 16
 """Pairs of generated image and nearest training image, one above the other in the sheet."""
-
-
-def write_records(path: Path, records: Sequence[EvalRecord]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
-
-
-def read_records(path: Path) -> list[EvalRecord]:
-    with path.open(encoding="utf-8") as file:
-        return [EvalRecord(**json.loads(line)) for line in file]
 
 
 def write_roc(path: Path, records: Sequence[EvalRecord]) -> None:

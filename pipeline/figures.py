@@ -1,4 +1,4 @@
-"""The tables of metrics.json, every number a figure."""
+"""The parts of metrics.json, and the few values of it that two experiments are compared by."""
 
 from __future__ import annotations
 
@@ -6,32 +6,15 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from pipeline.estimates import Figure, figure
-from unigendet.evaluation import DetectionRow, ExplanationRow
+from unigendet.evaluation import ALL, MEAN
+from unigendet.explanation_evaluation import ExplanationRow
+from unigendet.figures import figure, figures_of
 from unigendet.image_evaluation import ImageFigures
-from unigendet.metrics.bootstrap import Estimate
-
-
-def _figures(estimates: Mapping[str, Estimate], seed: int) -> dict[str, Figure]:
-    return {name: figure(estimate, seed) for name, estimate in estimates.items()}
-
-
-def detection_figures(table: list[DetectionRow], seed: int) -> dict[str, Any]:
-    """suite -> family (or `all`) -> counts, `figures` and `verdicts`."""
-    out: dict[str, Any] = {}
-    for row in table:
-        out.setdefault(row.suite, {})[row.generator] = {
-            "fakes": row.fakes,
-            "reals": row.reals,
-            "figures": _figures(row.figures, seed),
-            "verdicts": _figures(row.verdicts, seed),
-        }
-    return out
 
 
 def explanation_figures(table: list[ExplanationRow], seed: int) -> dict[str, Any]:
     """suite -> metric -> figure."""
-    return {row.suite: _figures(row.figures, seed) for row in table}
+    return {row.suite: figures_of(row.figures, seed) for row in table}
 
 
 def image_figures(found: ImageFigures, seed: int) -> dict[str, Any]:
@@ -42,9 +25,9 @@ def image_figures(found: ImageFigures, seed: int) -> dict[str, Any]:
     }
     return {
         "sets": sets,
-        "relations": _figures(found.ratios, seed),
+        "relations": figures_of(found.ratios, seed),
         "autoencoder_psnr_db": figure(found.psnr, seed),
-        "caption_obedience": _figures(found.obedience, seed),
+        "caption_obedience": figures_of(found.obedience, seed),
         "copying": {
             "copies": figure(found.copies.copies, seed),
             "distance_generated": figure(found.copies.generated, seed),
@@ -77,4 +60,10 @@ def summary_of(metrics: Mapping[str, Any]) -> dict[str, float]:
     if "model" in images["caption_obedience"]:
         out["caption_obedience"] = images["caption_obedience"]["model"]["value"]
     out["copies"] = images["copying"]["copies"]["value"]
+    for label, benchmark in metrics["benchmarks"].items():
+        rows = benchmark["detection"]
+        row = rows.get(MEAN, rows[ALL])["figures"]
+        for name in ("balanced_accuracy", "auroc"):
+            if name in row:
+                out[f"benchmark_{label}_{name}"] = row[name]["value"]
     return {name: value for name, value in out.items() if value is not None}

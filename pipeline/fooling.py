@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.artifacts import write_json
-from pipeline.estimates import Figure, figure
 from pipeline.half_rounds import HalfRounds
 from pipeline.heat_map import WHO_FOOLS_WHOM, draw_heat_map, size_of
 from pipeline.phases import phase_label
+from unigendet.figures import Figure, figure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

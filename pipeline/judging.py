@@ -1,8 +1,8 @@
-"""The evaluation's heavy part as a Ray Data job: actors that hold the models and do pieces of work.
+"""The evaluation's heavy part: actors that hold the models and do pieces of work.
 
 A piece names its task, what it is about, and a range of images. All pieces run through one pool of
-actors, so that each pays for its imports once. Results are a function of the piece alone, so the
-number of actors changes nothing.
+actors (`piecework.py`), so that each pays for its imports once. Results are a function of the piece
+alone, so the number of actors changes nothing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Task = Literal["generate", "judge", "reconstruct", "measure"]
-COST = {"generate": 12.0, "judge": 3.0, "reconstruct": 1.5, "measure": 1.0}
+if TYPE_CHECKING:
+    from unigendet.benchmarking.judging import Outcome
+    from unigendet.data.benchmarks.base import BenchmarkItem
+    from unigendet.types import Sample
+
+Task = Literal["generate", "judge", "benchmark", "reconstruct", "measure"]
+COST = {"generate": 12.0, "judge": 3.0, "benchmark": 1.5, "reconstruct": 1.5, "measure": 1.0}
 """Rough cost of one image, for the order of the work (long pieces first) and the time left."""
 
 
@@ -50,7 +55,7 @@ class Piece:
 
     task: Task
     about: str
-    """Name of a stored set, or of an arm for `generate`."""
+    """Name of a stored set, of an arm for `generate`, or of a benchmark."""
     start: int
     stop: int
 
@@ -66,6 +71,10 @@ class Job:
     detector: str
     """Model folder of the model that judges and reconstructs."""
     sets: dict[str, StoredSet]
+    benchmarks: dict[str, tuple[BenchmarkItem, ...]]
+    """What is judged of each, without answers."""
+    perturbations: tuple[str, ...]
+    """What every judged image goes through before it is judged once more."""
     arms: dict[str, GeneratorArm]
     prompts: tuple[str, ...]
     size: tuple[int, int]
@@ -90,6 +99,10 @@ class Finished:
     start: int
     scores: NDArray[np.float64]
     answers: NDArray[np.str_]
+    perturbed: NDArray[np.float64]
+    """(images, perturbations): scores."""
+    problems: NDArray[np.str_]
+    """Why an image could not be read; empty where it could."""
     images: NDArray[np.uint8]
     features: NDArray[np.float32]
     began: float
@@ -140,20 +153,20 @@ class Worker:
             start=piece.start,
             scores=np.zeros(0),
             answers=np.zeros(0, dtype="<U1"),
+            perturbed=np.zeros((0, 0)),
+            problems=np.zeros(0, dtype="<U1"),
             images=empty,
             features=np.zeros((0, 0), np.float32),
             began=began,
         )
-        if piece.task == "judge":
-            found = self._model(GeneratorArm(self.job.detector)).detect(
-                self._stored(piece),
-                batch_size=self.job.batch_size,
-                use_vae=self.job.use_vae,
-            )
+        if piece.task in ("judge", "benchmark"):
+            found = self._judge(piece)
             return dataclasses.replace(
                 result,
                 scores=np.array([one.score for one in found]),
-                answers=np.array([one.explanation for one in found], dtype=np.str_),
+                answers=np.array([one.answer for one in found], dtype=np.str_),
+                perturbed=np.array([one.perturbed for one in found]),
+                problems=np.array([one.problem for one in found], dtype=np.str_),
             )
         if piece.task == "measure":
             images = np.stack(self._stored(piece))
@@ -161,7 +174,41 @@ class Worker:
         images = self._reconstruct(piece) if piece.task == "reconstruct" else self._generate(piece)
         return dataclasses.replace(result, images=images, features=self._features(images))
 
+    def _judge(self, piece: Piece) -> list[Outcome]:
+        from unigendet.benchmarking.judging import judge_items, judge_pictures
+        from unigendet.benchmarking.perturbations import parse_all
+
+        job = self.job
+        detect = partial(
+            self._model(GeneratorArm(job.detector)).detect,
+            batch_size=job.batch_size,
+            use_vae=job.use_vae,
+        )
+        perturbations = parse_all(job.perturbations)
+        if piece.task == "benchmark":
+            items = job.benchmarks[piece.about][piece.start : piece.stop]
+            return list(
+                judge_items(
+                    detect,
+                    items,
+                    batch_size=job.batch_size,
+                    explain=False,
+                    perturbations=perturbations,
+                )
+            )
+        samples = self._samples(piece)
+        return judge_pictures(
+            detect,
+            [sample.image for sample in samples],
+            [sample.key for sample in samples],
+            explain=True,
+            perturbations=perturbations,
+        )
+
     def _stored(self, piece: Piece) -> list[NDArray[np.uint8]]:
+        return [sample.image for sample in self._samples(piece)]
+
+    def _samples(self, piece: Piece) -> list[Sample]:
         from unigendet.data.shards import ShardDataset
 
         if piece.about not in self._sets:
@@ -170,7 +217,7 @@ class Worker:
             whole = ShardDataset(Path(stored.folder), stored.name, verify=False)
             self._sets[piece.about] = whole.only(fake=stored.fake)
         data = self._sets[piece.about]
-        return [data[index].image for index in range(piece.start, piece.stop)]
+        return [data[index] for index in range(piece.start, piece.stop)]
 
     def _model(self, arm: GeneratorArm) -> Any:
         import torch
@@ -223,33 +270,3 @@ class Worker:
             batch_size=job.batch_size,
         )
         return np.stack(images)
-
-
-def actor_count(gpu: bool) -> int:
-    """One actor per core that the connected Ray has, or per GPU."""
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()
-    return max(1, int(resources.get("GPU" if gpu else "CPU", 0)))
-
-
-def run_pieces(
-    job: Job, pieces: Sequence[Piece], *, actors: int, gpus: float
-) -> Iterator[Finished]:
-    """Do all pieces on a pool of Ray Data actors; results come in any order."""
-    import ray
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    ordered = sorted(pieces, key=lambda piece: -piece.cost)
-    rows = ray.data.from_items(
-        [dataclasses.asdict(piece) for piece in ordered], override_num_blocks=len(ordered)
-    )
-    finished = rows.map(
-        Worker,
-        fn_constructor_args=[job],
-        compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-        num_cpus=job.threads,
-        num_gpus=gpus,
-    )
-    for row in finished.iter_rows():
-        yield Finished.unpack(row["packed"])

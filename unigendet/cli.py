@@ -1,5 +1,5 @@
-"""The `unigendet` command: judge images, draw images, bring published weights in and out, and check
-benchmarks (`cli_datasets.py`).
+"""The `unigendet` command: judge images, draw images, bring published weights in and out, check
+benchmarks (`cli_datasets.py`) and evaluate on them (`cli_evaluate.py`).
 
 Exit codes: 0 all went well; 1 something could not be used (the message on stderr says what and what
 to do), or at least one image could not be read; 2 the command line is wrong.
@@ -10,27 +10,31 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unigendet import cli_datasets
+from unigendet import cli_datasets, cli_evaluate
 from unigendet.config import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from unigendet.data.plain_text import plain, plain_lines
+from unigendet.terminal import (
+    DEFAULT_MODEL,
+    DeviceOption,
+    ModelOption,
+    errors_for_people,
+    load_model,
+    progress_bar,
+)
 
 if TYPE_CHECKING:  # these import torch, which `unigendet --help` need not wait for
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-    from unigendet.inference import Detection, Progress, UniGenDet
+    from unigendet.inference import Detection, UniGenDet
     from unigendet.models.exchange import Written
-
-DEFAULT_MODEL = Path("outputs/model")
 
 
 class WeightType(StrEnum):
@@ -49,9 +53,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_datasets.app, name="datasets")
-
-ModelOption = Annotated[Path, typer.Option("--model", help="Folder of the trained model.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or cuda where there is one.")]
+app.command()(cli_evaluate.evaluate)
 
 
 @app.command()
@@ -71,9 +73,9 @@ def detect(
     """
     rows: list[Detection | str] = []  # a text is why the image could not be read
     with errors_for_people():
-        loaded = _load(model, device)
+        loaded = load_model(model, device)
         shown = len(images) > batch_size and not as_json
-        with _progress("judging", shown) as progress:
+        with progress_bar("judging", shown) as progress:
             for start in range(0, len(images), batch_size):
                 rows += _judge(loaded, images[start : start + batch_size], explain)
                 if progress is not None:
@@ -111,8 +113,8 @@ def generate(
     with errors_for_people():
         shape = _parse_size(size)
         _check_output(output)
-        loaded = _load(model, device)
-        with _progress("drawing", True) as progress:
+        loaded = load_model(model, device)
+        with progress_bar("drawing", True) as progress:
             (image,) = loaded.generate(
                 [prompt],
                 seed=seed,
@@ -158,7 +160,7 @@ def import_(
 
         from unigendet.models.exchange import import_weights
 
-        with _progress("importing", True) as progress:
+        with progress_bar("importing", True) as progress:
             written = import_weights(
                 source,
                 folder,
@@ -180,7 +182,7 @@ def export(
     with errors_for_people():
         from unigendet.models.exchange import export_weights
 
-        with _progress("exporting", True) as progress:
+        with progress_bar("exporting", True) as progress:
             written = export_weights(model, folder, progress=progress)
     _print_written(written, folder)
 
@@ -188,16 +190,6 @@ def export(
 def _print_written(written: Written, folder: Path) -> None:
     types = ", ".join(str(dtype).removeprefix("torch.") for dtype in written.dtypes)
     typer.echo(f"wrote {folder}: {written.tensors} tensors, {types}, {written.nbytes / 1e9:.2f} GB")
-
-
-def _load(model: Path, device: str) -> UniGenDet:
-    from unigendet.inference import UniGenDet
-
-    if not model.is_dir():
-        raise ValueError(
-            f"no model at {model}: train one (`make repro`) or name its folder with --model"
-        )
-    return UniGenDet.from_pretrained(model, device)
 
 
 def _judge(model: UniGenDet, paths: list[Path], explain: bool) -> list[Detection | str]:
@@ -245,22 +237,6 @@ def _print_table(found: list[tuple[Path, Detection | str]], explain: bool) -> No
         Console().print(table)
 
 
-@contextmanager
-def _progress(label: str, shown: bool) -> Iterator[Progress | None]:
-    """A bar with the time left on stderr, where someone is looking."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not shown or not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn(label), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _parse_size(size: str | None) -> tuple[int, int] | None:
     """(height, width) of `WxH`."""
     if size is None:
@@ -303,16 +279,6 @@ def _write_image(image: NDArray[np.uint8], path: Path) -> None:
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
-
-
-@contextmanager
-def errors_for_people() -> Iterator[None]:
-    """What a user can mend (ValueError) or the system refuses (OSError) as one line, exit 1."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {plain_lines(str(error))}", err=True)
-        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

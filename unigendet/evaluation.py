@@ -11,25 +11,27 @@ Nothing is dropped: an answer that states no verdict counts as wrong and as unpa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unigendet.data.verdicts import parse_verdict
-from unigendet.evidence import Evidence
-from unigendet.explanations import Explainer, statements_in
+from unigendet.figures import figures_of
 from unigendet.metrics.bootstrap import Estimate, Floats, estimate, mean_estimate, weighted_mean
 from unigendet.metrics.detection import THRESHOLD, detection_estimates
-from unigendet.metrics.text import rouge_l, sentence_similarity, tfidf_similarity
 from unigendet.types import EvalRecord, Sample
 
 IN_DOMAIN, CROSS_GENERATOR, CROSS_DATASET = "in_domain", "cross_generator", "cross_dataset"
 SUITES = (IN_DOMAIN, CROSS_GENERATOR, CROSS_DATASET)
 ALL = "all"
 """The row of a table that holds every family of its suite."""
+MEAN = "mean"
+"""The row with the mean over families, each against the reals that it stands against."""
+Against = Callable[[str, Collection[str]], Collection[str]]
+"""(a family, the generators that real images carry) -> those of its reals."""
 
 
 class Judgement(Protocol):
@@ -114,7 +116,7 @@ class DetectionRow:
 
     suite: str
     generator: str
-    """A family, or `all`."""
+    """A family, `all` or `mean`."""
     fakes: int
     reals: int
     figures: Mapping[str, Estimate]
@@ -123,37 +125,78 @@ class DetectionRow:
     """What the written answers say; empty where no answer was asked for."""
 
 
-def rows_of(records: Sequence[EvalRecord], suite: str) -> Iterator[tuple[str, list[EvalRecord]]]:
-    """For each family of a suite, then for `all`: the suite's reals and the family's fakes."""
+def rows_of(
+    records: Sequence[EvalRecord], suite: str, against: Against | None = None
+) -> Iterator[tuple[str, list[EvalRecord]]]:
+    """For each family of a suite, then for `all`: the suite's reals and the family's fakes.
+
+    Reals are all of the suite, or those of the generators that `against` names for the family.
+    """
     chosen = [record for record in records if record.suite == suite]
     reals = [record for record in chosen if not record.fake]
+    kinds = {record.generator for record in reals}
     for generator in sorted({record.generator for record in chosen if record.fake}):
-        yield generator, [*reals, *(record for record in chosen if record.generator == generator)]
+        own = kinds if against is None else set(against(generator, kinds))
+        yield (
+            generator,
+            [
+                *(record for record in reals if record.generator in own),
+                *(record for record in chosen if record.fake and record.generator == generator),
+            ],
+        )
     if len(reals) < len(chosen):
         yield ALL, chosen
 
 
+def detection_row(
+    suite: str, generator: str, rows: Sequence[EvalRecord], *, draws: int, seed: int
+) -> DetectionRow:
+    """The fakes among `rows` against the reals among them."""
+    fake, score, groups = _columns(rows)
+    return DetectionRow(
+        suite=suite,
+        generator=generator,
+        fakes=sum(fake),
+        reals=len(fake) - sum(fake),
+        figures=detection_estimates(fake, score, groups, draws=draws, seed=seed),
+        verdicts=_verdicts(rows, draws, seed),
+    )
+
+
 def detection_table(
-    records: Sequence[EvalRecord], *, draws: int = 1000, seed: int = 0
+    records: Sequence[EvalRecord],
+    *,
+    suites: Sequence[str] = SUITES,
+    against: Against | None = None,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> list[DetectionRow]:
     """Every suite's families and, last, all of them together. Suites without fakes give no row."""
-    table = []
-    for suite in SUITES:
-        for generator, rows in rows_of(records, suite):
-            fake = [record.fake for record in rows]
-            groups = [record.source_id for record in rows]
-            score = [record.score for record in rows]
-            table.append(
-                DetectionRow(
-                    suite=suite,
-                    generator=generator,
-                    fakes=sum(fake),
-                    reals=len(fake) - sum(fake),
-                    figures=detection_estimates(fake, score, groups, draws=draws, seed=seed),
-                    verdicts=_verdicts(rows, draws, seed),
-                )
-            )
-    return table
+    return [
+        detection_row(suite, generator, rows, draws=draws, seed=seed)
+        for suite in suites
+        for generator, rows in rows_of(records, suite, against)
+    ]
+
+
+def mean_row(
+    records: Sequence[EvalRecord], suite: str, against: Against | None, *, draws: int, seed: int
+) -> DetectionRow | None:
+    """Means over the families of a suite; None where it has but one."""
+    families = [rows for name, rows in rows_of(records, suite, against) if name != ALL]
+    if len(families) < 2:
+        return None
+    chosen = [record for record in records if record.suite == suite]
+    place = {id(record): at for at, record in enumerate(chosen)}
+    parts = [np.array([place[id(record)] for record in rows]) for rows in families]
+    fake, score, groups = _columns(chosen)
+    figures = detection_estimates(fake, score, groups, parts=parts, draws=draws, seed=seed)
+    return DetectionRow(suite, MEAN, sum(fake), len(fake) - sum(fake), figures, {})
+
+
+def _columns(rows: Sequence[EvalRecord]) -> tuple[list[bool], list[float], list[str]]:
+    """Class, score and source of each."""
+    return [r.fake for r in rows], [r.score for r in rows], [r.source_id for r in rows]
 
 
 def _verdicts(rows: Sequence[EvalRecord], draws: int, seed: int) -> dict[str, Estimate]:
@@ -180,99 +223,14 @@ def _floats(values: Sequence[bool]) -> Floats:
     return np.asarray(values, dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The statements of written answers can be checked: what holds of each image, by sample key."""
-
-    explainer: Explainer
-    evidence: Mapping[str, Evidence]
-
-    def share_true(self, answers: Sequence[str], keys: Sequence[str]) -> Floats:
-        """Of each answer's statements the share that holds of the image; NaN where none is made."""
-        shares = []
-        for answer, key in zip(answers, keys, strict=True):
-            made = statements_in(answer)
-            holds = [self.explainer.holds(statement, self.evidence[key]) for statement in made]
-            shares.append(sum(holds) / len(holds) if holds else float("nan"))
-        return np.asarray(shares, dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class ExplanationRow:
-    """How near the written answers of one suite are to the references, and how true."""
-
-    suite: str
-    figures: Mapping[str, Estimate]
-    """`rouge_l`, `tfidf_css`, `minilm_css` in [0, 1], and `statements_true`, the mean share of an
-    answer's statements that hold of its image. Each also with `_other`: the same answers held
-    against other images of the same class. Only the difference is about the image."""
-
-
-def explanation_table(
-    records: Sequence[EvalRecord],
-    checked: Checked | None = None,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-) -> list[ExplanationRow]:
-    """One row for each suite with references; answers without one lower `n` below `n_total`."""
-    suites, totals = dict[str, list[EvalRecord]](), dict[str, int]()
-    for suite in SUITES:
-        every = [record for record in records if record.suite == suite and record.answer]
-        rows = [record for record in every if record.reference]
-        if rows:
-            suites[suite], totals[suite] = rows, len(every)
-    values = _text_values(suites, checked, seed)
-    return [
-        ExplanationRow(suite, _text_figures(rows, values[suite], totals[suite], draws, seed))
-        for suite, rows in suites.items()
-    ]
-
-
-def _text_values(
-    suites: Mapping[str, Sequence[EvalRecord]], checked: Checked | None, seed: int
-) -> dict[str, dict[str, Floats]]:
-    """suite -> metric -> one value per row; all suites go through a metric at once, for speed."""
-    rows = [record for suite in suites.values() for record in suite]
-    partners = [suite[other] for suite in suites.values() for other in _others(suite, seed)]
-    answers = [record.answer for record in rows]
-    columns: dict[str, Floats] = {}
-    for suffix, against in (("", rows), ("_other", partners)):
-        references = [record.reference for record in against]
-        columns["rouge_l" + suffix] = rouge_l(answers, references)
-        columns["tfidf_css" + suffix] = tfidf_similarity(answers, references)
-        columns["minilm_css" + suffix] = sentence_similarity(answers, references)
-        if checked is not None:
-            keys = [record.key for record in against]
-            columns["statements_true" + suffix] = checked.share_true(answers, keys)
-    ends = np.cumsum([len(suite) for suite in suites.values()])[:-1]
-    split = {name: np.split(column, ends) for name, column in columns.items()}
-    return {
-        suite: {name: parts[place] for name, parts in split.items()}
-        for place, suite in enumerate(suites)
-    }
-
-
-def _text_figures(
-    rows: Sequence[EvalRecord], values: Mapping[str, Floats], total: int, draws: int, seed: int
-) -> dict[str, Estimate]:
-    groups = np.asarray([record.source_id for record in rows])
-    figures = {}
-    for name, column in values.items():
-        known = np.isfinite(column)
-        if known.any():
-            found = mean_estimate(column[known], groups[known], draws=draws, seed=seed)
-            figures[name] = replace(found, n_total=total)
-    return figures
-
-
-def _others(rows: Sequence[EvalRecord], seed: int) -> list[int]:
-    """For each record the position of another one of its class, by a turn of a shuffled ring."""
-    generator = np.random.default_rng(seed)
-    found = list(range(len(rows)))
-    for fake in (False, True):
-        members = [index for index, record in enumerate(rows) if record.fake == fake]
-        ring = generator.permutation(members)
-        for here, there in zip(ring, np.roll(ring, 1), strict=True):
-            found[here] = int(there)
-    return found
+def detection_figures(table: Sequence[DetectionRow], seed: int) -> dict[str, Any]:
+    """suite -> family (or `all`) -> counts, `figures` and `verdicts`."""
+    out: dict[str, Any] = {}
+    for row in table:
+        out.setdefault(row.suite, {})[row.generator] = {
+            "fakes": row.fakes,
+            "reals": row.reals,
+            "figures": figures_of(row.figures, seed),
+            "verdicts": figures_of(row.verdicts, seed),
+        }
+    return out

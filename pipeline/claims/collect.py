@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import METRICS, OUTPUTS, STAGES, StageTimings, read_json, tree_hash
 from pipeline.coevolve import BEFORE_DIGA
-from pipeline.evaluation_files import RECORDS, read_records
-from unigendet.evaluation import CROSS_DATASET, IN_DOMAIN, judge, suites_of
+from unigendet.evaluation import CROSS_DATASET, IN_DOMAIN, SUITES, judge, suites_of
 from unigendet.forgeries.roles import TRAITS
+from unigendet.records import RECORDS, read_records
 
 if TYPE_CHECKING:
     from unigendet.types import EvalRecord
@@ -84,10 +84,12 @@ def generation_values(images: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def scores_of(records: Iterable[EvalRecord]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Every judged image once, by set, generator and source."""
+    """Every judged image of this project's own sets once, by set, generator and source."""
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     seen: set[tuple[str, str]] = set()
     for record in records:
+        if record.suite not in SUITES:
+            continue
         which = EVERYDAY if record.suite == CROSS_DATASET else HOME
         if (which, record.key) in seen:
             continue  # a real test image is in two suites

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.artifacts import REPORT_PAGE
 from pipeline.provenance import git_revision
+from pipeline.report.benchmarks import benchmarks_section
 from pipeline.report.coevolution import coevolution_section
 from pipeline.report.data import data_section
 from pipeline.report.detection import detection_section, explanation_section
@@ -24,6 +25,7 @@ CONTENTS = {
     "images": "The images it draws",
     "fakes": "The fakes",
     "detection": "Telling fakes from real",
+    "benchmarks": "Other benchmarks",
     "explanations": "Saying why",
     "sweep": "The sweep",
     "coevolution": "Learning from each other",
@@ -44,6 +46,7 @@ def report(ctx: StageContext) -> None:
             generation_section(inputs),
             fakes_section(inputs),
             detection_section(inputs),
+            benchmarks_section(inputs),
             explanation_section(inputs),
             sweep_section(inputs),
             coevolution_section(inputs),

@@ -81,6 +81,22 @@ def lines(
     return _svg(figure, title)
 
 
+def strengths(title: str, x: str, series: Mapping[str, Line], untouched: float) -> Markup:
+    """What becomes of a figure from `untouched`, at the left, to the strongest disturbance."""
+    figure, axes = _new(2.5)
+    for colour, (name, (xs, ys)) in zip(_colours(len(series)), series.items(), strict=True):
+        axes.plot(xs, ys, "o-", color=colour, linewidth=1.6, markersize=4, label=name)
+    if any(place < untouched for xs, _ in series.values() for place in xs):
+        axes.invert_xaxis()
+    axes.axhline(0.5, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    _title(axes, title, x, "AUROC")
+    # Beside the lines, which may be many and leave no corner free.
+    axes.legend(
+        fontsize=9, labelcolor=INK, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
+    return _svg(figure, title)
+
+
 def roc(title: str, curves: Mapping[str, Line]) -> Markup:
     """Detection over false alarms, with the line of chance."""
     figure, axes = _new(4.2)

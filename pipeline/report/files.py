@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.artifacts import AUDIT, COUNTS, QUARANTINE, read_json
@@ -65,7 +66,7 @@ def audit_table(inputs: ReportInputs) -> Markup:
         [
             name,
             with_range(Measured.read(audit["auroc"])),
-            _verdict(audit),
+            audit_verdict(audit),
             with_range(Measured.read(audit["bytes_per_pixel"])),
             with_range(Measured.read(audit["blockiness"])),
         ]
@@ -92,7 +93,8 @@ def audit_table(inputs: ReportInputs) -> Markup:
     )
 
 
-def _verdict(audit: dict[str, Any]) -> Content:
+def audit_verdict(audit: Mapping[str, Any]) -> Content:
+    """In words, red where headers tell real from fake."""
     if audit["shortcut"]:
         return element("span", "gives fakes away", class_="alarm")
     return "passed" if audit["passed"] else "not passed"

@@ -20,10 +20,11 @@ from pipeline.artifacts import (
     StageTimings,
     read_json,
 )
-from pipeline.evaluation_files import RECORDS, SAMPLES, read_records
+from pipeline.evaluation_files import SAMPLES
 from pipeline.params import Params
 from pipeline.sheets import read_sheet
 from unigendet.data.shards import ShardDataset
+from unigendet.records import RECORDS, read_records
 from unigendet.types import EvalRecord, Sample
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from unigendet.data.audit import AuditItem, audit, blockiness
+from unigendet.data.audit import AuditItem, audit, blockiness, can_audit
 from unigendet.data.encoding import PNG
 from unigendet.data.image_header import header_facts
 
@@ -103,3 +103,11 @@ def test_one_class_or_one_source_cannot_be_audited() -> None:
         audit([item for item in items if item.fake])
     with pytest.raises(ValueError, match="two sources"):
         audit(items[:2])
+
+
+def test_small_sets_are_audited_as_far_as_they_reach() -> None:
+    items = pairs(encode_png, lambda image: jpeg(image, 90), count=3)
+    assert can_audit(items) and audit(items, draws=20).auroc.n == 6
+    assert not can_audit(items[:3]), "one file of a class cannot be held out"
+    with pytest.raises(ValueError, match="two files of each class"):
+        audit(items[:3])

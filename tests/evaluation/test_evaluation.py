@@ -9,13 +9,12 @@ import pytest
 
 from unigendet.evaluation import (
     ALL,
-    Checked,
     detection_table,
-    explanation_table,
     judge,
     suites_of,
 )
 from unigendet.evidence import measure
+from unigendet.explanation_evaluation import Checked, explanation_table
 from unigendet.explanations import Explainer, Threshold
 from unigendet.types import EvalRecord, Sample
 

@@ -147,7 +147,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_drawing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "folder.png").mkdir()
-    monkeypatch.setattr(cli, "_load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(cli, "load_model", lambda *_: pytest.fail("the model was loaded"))
     result = run("generate", "sand", "-o", tmp_path / name, "--model", model_folder)
     assert result.exit_code == 1 and message in result.stderr
 

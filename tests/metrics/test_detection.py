@@ -132,3 +132,21 @@ def test_one_class_gives_nan_and_not_a_number_that_looks_good() -> None:
 def test_bad_input_is_named(fake: list[bool], score: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DetectionTask(fake, score)
+
+
+def test_one_class_has_no_ranking() -> None:
+    figures = DetectionTask([True, True], [0.2, 0.9]).figures()
+    assert figures.recall_fake == 0.5
+    assert np.isnan([figures.auroc, figures.average_precision, figures.balanced_accuracy]).all()
+
+
+def test_means_over_parts_share_their_draws() -> None:
+    fake, score = _scores(60, 3, ties=True)
+    groups = [f"s{at // 2}" for at in range(60)]
+    parts = [np.arange(20), np.arange(20, 60)]
+    means = detection_estimates(fake, score, groups, parts=parts, draws=50)
+    own = [DetectionTask(fake[part], score[part]).figures().auroc for part in parts]
+    assert means["auroc"].value == pytest.approx(np.mean(own))
+    assert means["auroc"].groups == 30 and means["auroc"].n == 60
+    twice = detection_estimates(fake, score, groups, parts=[np.arange(60)] * 2, draws=50)
+    assert twice == detection_estimates(fake, score, groups, draws=50)

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import evaluate as stage
+from pipeline import piecework
 from pipeline.artifacts import StageInputs, StageTimings, stage_spec, write_json
-from pipeline.estimates import Figure, figure
 from pipeline.heat_map import WHO_FOOLS_WHOM
 from pipeline.judging import Finished, Job, Piece, Worker
 from pipeline.loss_weights import AlignmentWeights
-from pipeline.params import load_params
+from pipeline.params import Params, load_params
 from pipeline.report import report
+from pipeline.sections.evaluate import EvaluateSection
 from pipeline.sweep.front import RULE, Trial, noise_between_seeds
 from tests.models.tiny import square_config
 from unigendet.data.answers import write_answers
@@ -31,6 +33,7 @@ from unigendet.data.shards import ShardWriter
 from unigendet.data.tokenizer import train_tokenizer
 from unigendet.evidence import measure
 from unigendet.explanations import EVIDENCE_FILE, fit_explainer
+from unigendet.figures import Figure, figure
 from unigendet.metrics.bootstrap import Estimate
 from unigendet.models.pretrained import save_pretrained
 from unigendet.models.unified import UniGenDetModel
@@ -226,9 +229,9 @@ class _Run:
         assert path.is_file()
 
 
-def _context(name: str, workspace: Path) -> Any:
+def stage_context(name: str, workspace: Path) -> Any:
     spec = stage_spec(name)
-    params = load_params(ROOT / "profiles" / "smoke.yaml")
+    params = with_benchmarks(load_params(ROOT / "profiles" / "smoke.yaml"), workspace)
     out = workspace / "outputs" / spec.out
     out.mkdir()
     return SimpleNamespace(
@@ -247,13 +250,41 @@ def _context(name: str, workspace: Path) -> Any:
     )
 
 
+def with_benchmarks(params: Params, workspace: Path) -> Params:
+    """Two sets to be judged on, one of fakes alone, and a perturbation."""
+    sets = [
+        {"name": "forensynths", "path": str(workspace / "CNN"), "split": None, "limit": 40},
+        {"name": "synthscars", "path": str(workspace / "scars"), "split": None, "limit": None},
+    ]
+    changed = params.evaluate.model_dump() | {
+        "benchmarks": sets,
+        "allow_codec_shortcut": True,
+        "perturbations": ["jpeg=50"],
+    }
+    return params.model_copy(update={"evaluate": EvaluateSection(**changed)})
+
+
+def _write_benchmarks(workspace: Path) -> None:
+    """Reals are JPEG and fakes PNG; one file is broken."""
+    for name in ("CNN/biggan/0_real", "CNN/biggan/1_fake", "CNN/<b>/0_real", "CNN/<b>/1_fake"):
+        _write_images(workspace / name, "jpg" if "real" in name else "png")
+    _write_images(workspace / "scars" / "test" / "images", "png", count=4)
+    (workspace / "scars" / "test" / "images" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+
+
+def _write_images(folder: Path, ending: str, count: int = 12) -> None:
+    folder.mkdir(parents=True)
+    for place in range(count):
+        Image.fromarray(_image(place, 12.0)).save(folder / f"{place}.{ending}")
+
+
 def in_process(
     job: Job, pieces: Sequence[Piece], *, actors: int, gpus: float
 ) -> Iterator[Finished]:
     """What Ray Data does, in this process and in another order."""
     worker = Worker(job)
     for piece in reversed(pieces):
-        row = {key: getattr(piece, key) for key in ("task", "about", "start", "stop")}
+        row = asdict(piece)
         yield Finished.unpack(worker(row)["packed"])
 
 
@@ -265,11 +296,12 @@ def evaluated_workspace(workspace: Path) -> Path:
     _write_data(outputs)
     _write_models(outputs)
     _write_training(outputs)
+    _write_benchmarks(workspace)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "run_pieces", in_process)
-        patch.setattr(stage, "actor_count", lambda gpu: 1)
-        stage.evaluate(_context("evaluate", workspace))
+        patch.setattr(piecework, "run_pieces", in_process)
+        patch.setattr(piecework, "actor_count", lambda gpu: 1)
+        stage.evaluate(stage_context("evaluate", workspace))
     for name in ("shards", "generator", "forged", "detector", "sweep", "model", "eval"):
         StageTimings(name, 2.0, 5.0, {"work": 3.0}, 1).save(outputs / name)
-    report(_context("report", workspace))
+    report(stage_context("report", workspace))
     return workspace

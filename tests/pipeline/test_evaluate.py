@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import evaluate as stage
 from pipeline.judging import Job, Piece, Worker, pieces_of
+from pipeline.params import load_params
+from pipeline.sections.evaluate import EvaluateSection
 from pipeline.sheets import read_sheet, write_sheet
-from tests.pipeline.miniature import COUNT, SIDE
+from tests.pipeline.miniature import COUNT, ROOT, SIDE, stage_context
 
 
 def test_every_figure_has_its_n_interval_and_seed(finished: Path) -> None:
@@ -49,7 +52,7 @@ def test_no_image_is_dropped(finished: Path) -> None:
     for suite, kinds in per_suite.items():
         keys = [record["key"] for record in records if record["suite"] == suite]
         assert len(keys) == len(set(keys)) == kinds * COUNT
-    assert all(record["reference"] for record in records)
+    assert all(record["reference"] for record in records if record["suite"] in per_suite)
 
 
 def test_summary_is_flat_and_in_the_metrics(finished: Path) -> None:
@@ -65,6 +68,8 @@ def test_arms_draw_the_same_noise_and_results_do_not_depend_on_the_order(finishe
     job = Job(
         detector=str(outputs / "model"),
         sets={},
+        benchmarks={},
+        perturbations=(),
         arms={
             "model": stage.GeneratorArm(str(outputs / "model")),
             "again": stage.GeneratorArm(str(outputs / "model")),
@@ -105,3 +110,83 @@ def test_sheets_give_back_what_was_put_in(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_sheet(tmp_path / "s.png", 19, (8, 12)), images)
     with pytest.raises(ValueError, match=r"s\.png does not hold"):
         read_sheet(tmp_path / "s.png", 40, (8, 12))
+
+
+def test_benchmarks_are_judged_and_pinned(finished: Path) -> None:
+    out = finished / "outputs" / "eval"
+    metrics = json.loads((out / "metrics.json").read_text())
+    found = metrics["benchmarks"]["forensynths"]
+    assert set(found["detection"]) == {"biggan", "<b>", "mean", "all"}
+    assert found["images"] == {"listed": 48, "chosen": 40, "judged": 40}
+    assert found["audit"]["shortcut"]
+    assert found["audit"] == json.loads((out / "audit.json").read_text())["forensynths"]
+    assert [point["strength"] for point in found["robustness"]] == [100, 50]
+    scars = metrics["benchmarks"]["synthscars"]
+    assert "all 5 images are fake" in scars["one_class"] and scars["audit"] is None
+    assert set(scars["detection"]["all"]["figures"]) == {"recall_fake"}
+    (left,) = scars["unreadable"]
+    assert left["path"].endswith("broken.png")
+    pinned = metrics["provenance"]["benchmarks"]["forensynths"]
+    assert pinned["limit"] == 40 and len(pinned["sha256_of_list"]) == 64
+    suites = [json.loads(line)["suite"] for line in (out / "records.jsonl").open()]
+    assert (suites.count("forensynths"), suites.count("synthscars")) == (40, 4)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (
+        summary["benchmark_forensynths_auroc"]
+        == (found["detection"]["mean"]["figures"]["auroc"]["value"])
+    )
+    for suite, curve in metrics["robustness"].items():
+        assert curve[0]["auroc"] == metrics["detection"][suite]["all"]["figures"]["auroc"]
+
+
+def _changed(workspace: Path, **changes: Any) -> Any:
+    """The stage's context with another section `evaluate`, and nothing that could judge."""
+    context = stage_context("evaluate", workspace)
+    values = context.params.evaluate.model_dump() | changes
+    section = type(context.params.evaluate)(**values)
+    context.params = context.params.model_copy(update={"evaluate": section})
+    context.ray = lambda *ahead: pytest.fail("a model was loaded")
+    return context
+
+
+def test_a_folder_that_cannot_be_used_stops_before_a_model_is_loaded(tmp_path: Path) -> None:
+    entry = {"name": "genimage", "path": str(tmp_path / "no"), "split": None, "limit": None}
+    (tmp_path / "outputs").mkdir()
+    with pytest.raises(
+        ValueError, match=r"evaluate\.benchmarks, genimage: .*no such file or folder"
+    ):
+        stage.evaluate(_changed(tmp_path, benchmarks=[entry]))
+
+
+def test_a_benchmark_whose_headers_give_fakes_away_stops_the_stage(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, ending in (("0_real", "jpg"), ("1_fake", "png")):
+        folder = tmp_path / "set" / name
+        folder.mkdir(parents=True)
+        for at in range(30):
+            picture = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(folder / f"{at}.{ending}")
+    entry = {"name": "folder", "path": str(tmp_path / "set"), "split": None, "limit": None}
+    (tmp_path / "outputs").mkdir()
+    context = _changed(tmp_path, benchmarks=[entry], allow_codec_shortcut=False)
+    with pytest.raises(
+        ValueError, match=r"folder \(AUROC 1\.00.*evaluate\.allow_codec_shortcut: true"
+    ):
+        stage.evaluate(context)
+
+
+def test_section_benchmarks_is_strict() -> None:
+    entry = {"name": "genimage", "path": "/data", "split": None, "limit": None}
+    for changes, words in (
+        ({"benchmarks": [entry | {"name": "genimag"}]}, "did you mean genimage"),
+        ({"benchmarks": [entry | {"path": ""}]}, "at least 1 character"),
+        ({"benchmarks": [entry | {"split": "tset"}]}, "'train', 'val', 'test' or 'all'"),
+        ({"benchmarks": [entry | {"limit": 0}]}, "greater than or equal to 1"),
+        ({"perturbations": ["fog=1"]}, "KIND=STRENGTH"),
+    ):
+        values = load_params(ROOT / "params.yaml").evaluate.model_dump() | changes
+        with pytest.raises(ValueError, match=words):
+            EvaluateSection(**values)
+    section = load_params(ROOT / "params.yaml").evaluate.model_dump()
+    twice = EvaluateSection(**(section | {"benchmarks": [entry, entry]}))
+    assert list(twice.labelled()) == ["genimage", "genimage_2"]

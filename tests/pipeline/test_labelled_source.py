@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline import coevolve, detector, evaluate, forge, forge_answers, generator, sweep
+from pipeline import coevolve, detector, evaluate, forge, forge_answers, generator, piecework, sweep
 from pipeline.artifacts import STAGES, StageInputs, stage_spec
 from pipeline.claims.collect import collect
 from pipeline.detection_data import DetectionData
@@ -119,8 +119,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setattr(module, "train_on_ray", _train_here)
         patch.setattr(forge, "_forge_all", lambda _, orders: map(forge_family, orders))
         patch.setattr(forge_answers, "each_in_order", _each_here)
-        patch.setattr(evaluate, "run_pieces", in_process)
-        patch.setattr(evaluate, "actor_count", lambda gpu: 1)
+        patch.setattr(piecework, "run_pieces", in_process)
+        patch.setattr(piecework, "actor_count", lambda gpu: 1)
         for spec in STAGES:
             out, state = workspace / "outputs" / spec.out, workspace / "state" / spec.name
             out.mkdir(parents=True)

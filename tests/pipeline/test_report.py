@@ -7,9 +7,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from pipeline.estimates import figure
 from pipeline.report.html import Markup, element, table, text
 from pipeline.report.numbers import Measured, seconds, with_range
+from unigendet.figures import figure
 from unigendet.metrics.bootstrap import Estimate
 
 
@@ -99,6 +99,24 @@ def test_seconds_read_like_speech() -> None:
 def test_an_allowed_shortcut_is_shown_in_red(finished: Path) -> None:
     page = (finished / "outputs" / "report" / "index.html").read_text()
     assert '<p class="alarm">shard.allow_codec_shortcut is set' in page
-    assert page.count('<span class="alarm">gives fakes away</span>') == 1
+    # Of the files as given, and of a benchmark.
+    assert page.count('<span class="alarm">gives fakes away</span>') == 2
     assert "train, files as given" in page and "1 of 2 sets pass" in page
     assert ".alarm { color: #b3261e" in page
+
+
+def test_benchmarks_have_a_section_with_the_gate_and_what_could_not_be_read(finished: Path) -> None:
+    page = (finished / "outputs" / "report" / "index.html").read_text()
+    start = page.index('<section id="benchmarks">')
+    shown = page[start : page.index("</section>", start)]
+    for words in (
+        '<p class="alarm">evaluate.allow_codec_shortcut is set',
+        "forensynths (ForenSynths",
+        "&lt;b&gt;",
+        "mean over generators",
+        "broken.png",
+        "recall only: all 5 images are fake",
+        "AUROC under jpeg",
+        "jpeg, untouched",
+    ):
+        assert words in shown, words

@@ -12,9 +12,10 @@ compresses better), so they are reported and decide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ BLOCK = 8
 """Side of a JPEG block in pixels."""
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class AuditItem:
     facts: HeaderFacts
     source_id: str
     fake: bool
-    blockiness: float
+    blockiness: float | None = None
+    """None where the picture was not decoded."""
 
     @classmethod
     def of(cls, data: bytes, source_id: str, fake: bool) -> Self:
@@ -63,31 +66,57 @@ class AuditResult:
     sizes: tuple[str, ...]
     bytes_per_pixel: Estimate
     """Reported, not gated; below 0.5 where fakes compress better."""
-    blockiness: Estimate
-    """Reported, not gated."""
+    blockiness: Estimate | None
+    """Reported, not gated; None where it was not measured."""
+
+    @property
+    def shortcut(self) -> bool:
+        """Whether headers may tell the classes apart: the interval ends above 0.6."""
+        return math.isfinite(self.auroc.high) and self.auroc.high > LIMIT
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and `shortcut`; what is undefined is null."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: plain(inner) for name, inner in value.items()}
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        return {**plain(asdict(self)), "shortcut": self.shortcut}
+
+
+def can_audit(items: Sequence[AuditItem]) -> bool:
+    """Whether there are two files of each class, and two sources, to hold one of them out."""
+    fakes = sum(item.fake for item in items)
+    return min(fakes, len(items) - fakes) > 1 and len({item.source_id for item in items}) > 1
 
 
 def audit(items: Sequence[AuditItem], *, draws: int = 500, seed: int = 0) -> AuditResult:
-    """Audit real against fake files. Raises ValueError without both classes and two sources."""
+    """Audit real against fake files. Raises ValueError where `can_audit` says no."""
     fake = np.array([item.fake for item in items], dtype=bool)
     groups = [item.source_id for item in items]
     if fake.all() or not fake.any():
         raise ValueError("the audit compares real with fake files: one of the classes is missing")
-    if len(set(groups)) < 2:
-        raise ValueError("the audit needs files of at least two sources to hold one of them out")
+    if not can_audit(items):
+        raise ValueError(
+            "the audit needs two files of each class, and files of at least two sources, to hold "
+            "one of them out"
+        )
     facts = [item.facts for item in items]
     scores, folds = _out_of_fold_scores(_features(facts), fake, groups, seed)
     auroc = _ranking_estimate(scores, fake, folds, groups, draws, seed)
     one_fold = np.zeros(len(items), dtype=np.int64)
     densities = np.array([fact.bytes / (fact.width * fact.height) for fact in facts])
-    blocks = np.array([item.blockiness for item in items])
+    blocks = [item.blockiness for item in items if item.blockiness is not None]
     return AuditResult(
         auroc=auroc,
         passed=auroc.low <= CHANCE <= auroc.high < LIMIT,
         formats=tuple(sorted({fact.format for fact in facts})),
         sizes=tuple(sorted({f"{fact.width}x{fact.height}" for fact in facts})),
         bytes_per_pixel=_ranking_estimate(densities, fake, one_fold, groups, draws, seed),
-        blockiness=_ranking_estimate(blocks, fake, one_fold, groups, draws, seed),
+        blockiness=_ranking_estimate(np.array(blocks), fake, one_fold, groups, draws, seed)
+        if len(blocks) == len(items)
+        else None,
     )
 
 
@@ -115,14 +144,17 @@ def original_items(dataset: ShardDataset, *, seed: int = 0) -> list[AuditItem]:
 def _chosen(
     datasets: Sequence[ShardDataset], seed: int
 ) -> list[tuple[ShardDataset, int, SampleEntry]]:
-    """Up to `MOST` images, of whole sources."""
     every = [(data, place, entry) for data in datasets for place, entry in enumerate(data.entries)]
+    return some_sources(every, lambda one: one[2].source_id, seed=seed)
+
+
+def some_sources(every: Sequence[T], source_id: Callable[[T], str], *, seed: int) -> list[T]:
+    """Up to `MOST` images, of whole sources."""
     if len(every) <= MOST:
-        return every
-    sources = sorted({entry.source_id for _, _, entry in every})
+        return list(every)
+    sources = sorted({source_id(one) for one in every})
     rank = dict(zip(sources, np.random.default_rng(seed).permutation(len(sources)), strict=True))
-    every.sort(key=lambda one: rank[one[2].source_id])
-    return every[:MOST]
+    return sorted(every, key=lambda one: rank[source_id(one)])[:MOST]
 
 
 def blockiness(image: NDArray[np.uint8]) -> float:
@@ -164,7 +196,9 @@ def _out_of_fold_scores(
     scores = np.zeros(len(fake))
     folds = np.zeros(len(fake), dtype=np.int64)
     splitter = StratifiedGroupKFold(
-        n_splits=min(FOLDS, len(set(groups))), shuffle=True, random_state=seed
+        n_splits=min(FOLDS, len(set(groups)), fake.sum(), (~fake).sum()),
+        shuffle=True,
+        random_state=seed,
     )
     for fold, (fit, held_out) in enumerate(splitter.split(features, fake, groups)):
         folds[held_out] = fold

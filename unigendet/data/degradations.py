@@ -54,7 +54,7 @@ class Degradations:
         A changed image loses its explanation, whose statements were measured on the untouched one:
         then the verdict alone is learned.
         """
-        image = self.degrade(sample.image, _draws(seed, sample.key, epoch))
+        image = self.degrade(sample.image, draws(seed, sample.key, epoch))
         if image is sample.image:
             return sample
         return replace(sample, image=image, explanation="")
@@ -120,6 +120,7 @@ def _resized(
     return np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box))
 
 
-def _draws(seed: int, key: str, epoch: int) -> np.random.Generator:
+def draws(seed: int, key: str, epoch: int) -> np.random.Generator:
+    """The draws of one image: the same for the same three."""
     digest = hashlib.sha256(f"{seed}:{epoch}:{key}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))

@@ -170,6 +170,17 @@ def file_state(place: str) -> object:
         return None
 
 
+def file_size(place: str) -> int:
+    """Of a file, in bytes; -1 where it is absent or the place does not say."""
+    try:
+        if not is_remote(place):
+            return os.stat(place).st_size
+        files, path = _filesystem(place)
+        return _size({"size": files.size(path)})
+    except OSError:
+        return -1
+
+
 def folder_identity(place: str) -> object:
     """Equal for two names of one folder (a link and what it points to)."""
     if is_remote(place):

@@ -9,7 +9,7 @@ bootstrap of `metrics.bootstrap` is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,6 +101,8 @@ def area_under(curve: RocCurve) -> float:
 
 
 def average_precision(curve: RocCurve) -> float:
+    if not np.isfinite(curve.false_alarm).all():
+        return float("nan")  # without reals every precision is 1
     return float((np.diff(curve.detection) * curve.precision[1:]).sum())
 
 
@@ -179,6 +181,7 @@ def detection_estimates(
     score: ArrayLike,
     groups: Sequence[str],
     *,
+    parts: Sequence[NDArray[np.int64]] | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -188,16 +191,27 @@ def detection_estimates(
         fake: (n,) true for a fake.
         score: (n,) P(fake).
         groups: (n,) source ids; a real image and the fakes made from it share one.
+        parts: positions of the images of each part, where figures are means over parts: every
+            part weighs the same, and one draw of sources serves all of them.
         draws: number of resamples.
         seed: fixes them.
     """
-    task = DetectionTask(fake, score)
+    labels, scores = _inputs(fake, score)
+    n = len(scores)
+    wholes = [np.arange(n)] if parts is None else parts
+    tasks = [(DetectionTask(labels[part], scores[part]), part) for part in wholes]
     plan = Draws(groups, draws=draws, seed=seed)
-    value = task.figures()
-    drawn = [task.figures(weights) for (weights,) in plan.counts()]
-    n = len(task.score)
+
+    def figures(weights: Floats) -> Floats:
+        """(fields,): means over the parts."""
+        found = [astuple(task.figures(weights[part])) for task, part in tasks]
+        means: Floats = np.asarray(found, dtype=np.float64).mean(axis=0)
+        return means
+
+    value = figures(np.ones(n))
+    drawn = np.stack([figures(weights) for (weights,) in plan.counts()])
     out = {}
-    for field in fields(DetectionFigures):
-        low, high = percentile_interval([getattr(one, field.name) for one in drawn])
-        out[field.name] = Estimate(getattr(value, field.name), low, high, n, plan.sources, n)
+    for at, field in enumerate(fields(DetectionFigures)):
+        low, high = percentile_interval(drawn[:, at])
+        out[field.name] = Estimate(float(value[at]), low, high, n, plan.sources, n)
     return out

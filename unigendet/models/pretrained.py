@@ -12,6 +12,7 @@ the one file.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
@@ -163,6 +164,15 @@ def open_model_weights(folder: Path) -> WeightFiles:
     """The weights of a model folder's `UniGenDetModel`, one file or several, unread."""
     index = _model_index(folder)
     return open_weights(index if index.is_file() else folder / MODEL_FILE)
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of a model's weights; of the hashes of their files where these are several."""
+    hashes = []
+    for path in open_model_weights(folder).files:
+        with path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def config_to_json(config: ModelConfig) -> str:

@@ -182,19 +182,29 @@ def _concerns(file: str, own: str) -> bool:
 
 def _problem(benchmark: Benchmark, root: str, report: Report) -> str:
     real, fake = report.count(False), report.count(True)
-    layout = f"published layout: {benchmark.on_disk}"
     if not real and not fake:
-        packed = archives(root) if is_folder(root) else []
-        if packed and not report.skipped:
-            return f"no images, but archives ({', '.join(packed)}): unpack them first. {layout}"
-        left = f"; {len(report.skipped)} files were left out" if report.skipped else ""
-        return f"{root} holds no image of {benchmark.name}{left}. {layout}"
+        return nothing_found(benchmark, root, len(report.skipped))
     if benchmark.one_class or not report.labelled or (real and fake):
         return ""
-    have, lack = ("fake", "real") if fake else ("real", "fake")
-    apart = benchmark.expected.reals
-    hint = f"put {' and '.join(apart)} into the folder or beside it. " if apart and not real else ""
-    return (
-        f"all {real + fake} images are {have}: without {lack} ones no detector can be judged. "
-        f"{hint}{layout}"
-    )
+    return one_class_problem(benchmark, real + fake, bool(fake))
+
+
+def nothing_found(benchmark: Benchmark, root: str, left_out: int) -> str:
+    """What to say of a place without any image of the set."""
+    layout = f"published layout: {benchmark.on_disk}"
+    packed = archives(root) if is_folder(root) else []
+    if packed and not left_out:
+        return f"no images, but archives ({', '.join(packed)}): unpack them first. {layout}"
+    left = f"; {left_out} files were left out" if left_out else ""
+    return f"{root} holds no image of {benchmark.name}{left}. {layout}"
+
+
+def one_class_problem(benchmark: Benchmark, images: int, is_fake: bool) -> str:
+    """What to say of a set that has but one class, and what would bring the other."""
+    have, lack = ("fake", "real") if is_fake else ("real", "fake")
+    told = f"all {images} images are {have}: without {lack} ones no detector can be judged. "
+    if benchmark.one_class:
+        return told + "The set has no others"
+    apart = benchmark.expected.reals if is_fake else ()
+    hint = f"put {' and '.join(apart)} into the folder or beside it. " if apart else ""
+    return f"{told}{hint}published layout: {benchmark.on_disk}"

@@ -1,8 +1,9 @@
-"""A figure as JSON holds it: never a number without its n, interval and seed."""
+"""Figures as JSON holds them: never a number without its n, interval and seed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from unigendet.metrics.bootstrap import Estimate
 
@@ -25,3 +26,8 @@ def figure(estimate: Estimate, seed: int) -> Figure:
         "sources": estimate.groups,
         "seed": seed,
     }
+
+
+def figures_of(estimates: Mapping[str, Estimate], seed: int) -> dict[str, Figure]:
+    """Several estimates by name."""
+    return {name: figure(estimate, seed) for name, estimate in estimates.items()}
