@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from pipeline.params import Params
-from pipeline.sections.base import OptimSection
+from pipeline.sections.coevolve import DigaSection, GdufSection
+from pipeline.sections.detector import DetectorSection
+from pipeline.sections.generator import FlowTrainingSection
 from unigendet.data.composition import Share
 
 if TYPE_CHECKING:
-    from unigendet.planning.memory import Sharding, TrainingPhase
+    from unigendet.planning.memory import MemoryPlan, Sharding, TrainingPhase
     from unigendet.planning.packs import Texts
     from unigendet.planning.show import Planned
+
+_Section = FlowTrainingSection | DetectorSection | GdufSection | DigaSection
 
 CHECKPOINTS_AT_ONCE = 4
 """The session's newest, and in Ray Train's storage the last two and the one being copied there."""
@@ -37,11 +44,15 @@ def plan_experiment(
     from unigendet.planning.parameters import count_autoencoder
     from unigendet.planning.show import Planned
 
-    planned = []
+    fullest: dict[str, MemoryPlan] = {}
     for phase, recomputed in training_phases(params, texts, gpus):
         again = recomputed if recompute is None else recompute
         plan = plan_memory(phase, Machine(gpus, memory, sharding, again))
-        autoencoder = count_autoencoder(phase.config.vae)
+        if phase.name not in fullest or plan.total > fullest[phase.name].total:
+            fullest[phase.name] = plan
+    planned = []
+    for plan in fullest.values():
+        autoencoder = count_autoencoder(plan.phase.config.vae)
         disk = plan_checkpoints(plan.counts, autoencoder, CHECKPOINTS_AT_ONCE)
         planned.append(Planned(plan, disk))
     return planned
@@ -53,52 +64,43 @@ def training_phases(
     """Generator, detector, GDUF and DIGA, as the sections of `params` have them, less those of no
     steps, each with the part of a batch that one of `gpus` has; and whether blocks are recomputed.
 
-    Raises ValueError where a batch cannot be shared equally, as training would.
+    A phase with a token budget comes once for each kind of sample that may fill its packs.
+
+    Raises ValueError where a batch cannot be shared equally, or filled, as training would.
     """
-    flow, detector, coevolve = (
-        params.pretrain_generator.flow,
-        params.pretrain_detector,
-        params.coevolve,
-    )
-    share = Share(0, gpus)
-
-    def part(number: int) -> int:
-        return len(share.of(number, "samples"))
-
-    found = [_phase(params, texts, "generator", flow.optim, part(flow.batch_size))]
-    for name, section, use_vae, teacher in (
+    detector, coevolve = params.pretrain_detector, params.coevolve
+    phases: list[tuple[str, _Section, bool, Any]] = [
+        ("generator", params.pretrain_generator.flow, True, "none"),
         ("detector", detector, detector.use_vae, "none"),
         ("gduf", coevolve.gduf, coevolve.use_vae, "none"),
         ("diga", coevolve.diga, coevolve.use_vae, coevolve.teacher),
-    ):
-        if section.token_budget is not None:
-            raise ValueError(
-                f"the plan counts samples, and {name} has a token_budget: set it to null, and the "
-                "numbers per step to what one of its packs holds"
-            )
-        generation = part(section.generation_per_step)
-        detection = 2 * part(section.detection_per_step // 2)
-        found.append(
-            _phase(params, texts, name, section.optim, generation, detection, use_vae, teacher)
-        )
-    return [phase for phase in found if phase is not None]
+    ]
+    return [
+        (phase, section.optim.recompute)
+        for name, section, use_vae, teacher in phases
+        if section.optim.steps
+        for phase in _phases(params, texts, name, section, use_vae, teacher, Share(0, gpus))
+    ]
 
 
-def _phase(
+def _phases(
     params: Params,
     texts: Texts,
     name: str,
-    optim: OptimSection,
-    generation: int,
-    detection: int = 0,
-    use_vae: bool = True,
-    teacher: Any = "none",
-) -> tuple[TrainingPhase, bool] | None:
+    section: _Section,
+    use_vae: bool,
+    teacher: Any,
+    share: Share,
+) -> list[TrainingPhase]:
+    from unigendet.data.loader import FAKE, GENERATION, REAL
     from unigendet.planning.memory import TrainingPhase
-    from unigendet.planning.packs import PackShape, teacher_pack, training_pack
+    from unigendet.planning.packs import (
+        PackShape,
+        detection_sample,
+        generation_sample,
+        teacher_pack,
+    )
 
-    if not optim.steps:
-        return None
     if teacher in ("efficientnet", "dinov2"):
         raise ValueError(
             f"the plan knows detectors as teachers, and coevolve.teacher is {teacher}: plan with "
@@ -107,21 +109,51 @@ def _phase(
     aligned = teacher != "none"
     config = params.model.config(params.shard.vocab_size, alignment_head=aligned)
     size = params.data.image_size
-    phase = TrainingPhase(
-        name=name,
-        config=config,
-        trainable=optim.trainable,
-        precision=optim.precision,
-        pack=training_pack(
-            config,
-            size,
-            generation=generation,
-            detection=detection,
-            texts=texts,
-            use_vae=use_vae,
-        ),
-        # A detector of random weights takes what a frozen one does.
-        teacher="frozen" if teacher == "random" else teacher,
-        teacher_pack=teacher_pack(config, size, generation, texts) if aligned else PackShape(),
-    )
-    return phase, optim.recompute
+    judged = detection_sample(config, size, texts, use_vae=use_vae)
+    samples = {GENERATION: generation_sample(config, size, texts), REAL: judged, FAKE: judged}
+    try:
+        batches = _batches(section, {n: s.tokens for n, s in samples.items()}, share)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    phases = []
+    for batch in batches:
+        pack = PackShape()
+        for stream, count in batch.items():
+            pack = pack.plus(samples[stream].times(count))
+        drawn = ceil(batch.get(GENERATION, 0))
+        phases.append(
+            TrainingPhase(
+                name=name,
+                config=config,
+                trainable=section.optim.trainable,
+                precision=section.optim.precision,
+                pack=pack,
+                # A detector of random weights takes what a frozen one does.
+                teacher="frozen" if teacher == "random" else teacher,
+                teacher_pack=teacher_pack(config, size, drawn, texts) if aligned else PackShape(),
+            )
+        )
+    return phases
+
+
+def _batches(
+    section: _Section, tokens: Mapping[str, int], share: Share
+) -> Sequence[Mapping[str, int | Fraction]]:
+    """Samples by stream that one GPU may have in a step."""
+    from unigendet.data.loader import FAKE, GENERATION, REAL
+    from unigendet.planning.budgets import fullest_packs
+
+    if isinstance(section, FlowTrainingSection):
+        per_step = {GENERATION: section.batch_size}
+    else:
+        half = section.detection_per_step // 2
+        per_step = {GENERATION: section.generation_per_step, REAL: half, FAKE: half}
+    per_step = {name: number for name, number in per_step.items() if number}
+    if section.token_budget is None:
+        return [{name: len(share.of(count, "samples")) for name, count in per_step.items()}]
+    budget = section.token_budget.config()
+    packs = len(share.of(budget.packs_per_step, "packs"))
+    return [
+        {name: packs * count for name, count in pack.items()}
+        for pack in fullest_packs(budget, {name: tokens[name] for name in per_step})
+    ]

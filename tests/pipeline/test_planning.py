@@ -14,9 +14,10 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.params import Params, load_params
-from pipeline.planning import training_phases
+from pipeline.planning import plan_experiment, training_phases
+from pipeline.sections.base import TokenBudgetSection
 from unigendet.models.unified import UniGenDetModel
-from unigendet.planning.memory import Machine, plan_memory
+from unigendet.planning.memory import Machine, TrainingPhase, plan_memory
 from unigendet.planning.packs import Texts
 from unigendet.training.optim import select_trainable
 
@@ -60,6 +61,76 @@ def test_a_plan_knows_detectors_as_teachers() -> None:
     assert phases["diga"].teacher == "frozen"
     with pytest.raises(ValueError, match=r"coevolve\.teacher is efficientnet: plan with `live`"):
         training_phases(with_teacher("efficientnet"), Texts())
+
+
+def budget(**changes: Any) -> TokenBudgetSection:
+    values = {
+        "packs_per_step": 2,
+        "expected_num_tokens": 4000,
+        "max_num_tokens": 4500,
+        "max_num_tokens_per_sample": 1000,
+        "prefer_buffer_before": 2000,
+        "max_buffer_size": 8,
+        "mixture": [{"from_step": 0, "generation": 1.0, "real": 1.0, "fake": 1.0}],
+    }
+    return TokenBudgetSection.model_validate(values | changes)
+
+
+def with_budgets(given: TokenBudgetSection) -> Params:
+    """Profile `tiny`, every training filled by tokens."""
+    params = tiny()
+
+    def filled(section: Any) -> Any:
+        return section.model_copy(update={"token_budget": given})
+
+    generator, coevolve = params.pretrain_generator, params.coevolve
+    update = {
+        "pretrain_generator": generator.model_copy(update={"flow": filled(generator.flow)}),
+        "pretrain_detector": filled(params.pretrain_detector),
+        "coevolve": coevolve.model_copy(
+            update={"gduf": filled(coevolve.gduf), "diga": filled(coevolve.diga)}
+        ),
+    }
+    return params.model_copy(update=update)
+
+
+def test_packs_of_a_budget_are_planned_as_full_as_they_get() -> None:
+    params = with_budgets(budget())
+    phases = training_phases(params, Texts(), gpus=2)
+    by_name: dict[str, list[TrainingPhase]] = {}
+    for phase, _ in phases:
+        by_name.setdefault(phase.name, []).append(phase)
+    # Filled with images to draw, real or fake ones to judge, where the phase has them.
+    assert [len(by_name[name]) for name in ("generator", "detector", "gduf")] == [1, 3, 3]
+    for phase, _ in phases:
+        assert 4500 - 3 <= phase.pack.tokens <= 4500
+    drawing, judging, _ = by_name["gduf"]
+    assert drawing.pack.flow > judging.pack.flow > 0 and judging.pack.vit > drawing.pack.vit > 0
+    aligned = by_name["diga"][0]
+    assert aligned.teacher_pack.samples >= aligned.pack.flow / 64
+    # One GPU has both packs.
+    assert training_phases(params, Texts())[0][0].pack.tokens >= 2 * 4500 - 3
+    (fullest,) = (
+        one
+        for one in plan_experiment(params, Texts(), gpus=2, memory=2**33, sharding="ddp")
+        if one.memory.phase.name == "gduf"
+    )
+    machine = fullest.memory.machine
+    assert fullest.memory.total == max(plan_memory(p, machine).total for p in by_name["gduf"])
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "message"),
+    [
+        (budget(), 3, "generator: a step's 2 packs cannot be shared by 3 workers"),
+        (budget(max_num_tokens_per_sample=120), 1, "generator: .*raise it, or plan with fewer"),
+    ],
+)
+def test_a_budget_that_training_could_not_keep_is_told(
+    given: TokenBudgetSection, gpus: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        training_phases(with_budgets(given), Texts(), gpus)
 
 
 @pytest.mark.parametrize("profile", ["tiny", "gpu-256", "bagel-7b"])

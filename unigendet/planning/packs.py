@@ -7,6 +7,7 @@ numbers (`Texts`); an image is a square of the size that the shards store.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from fractions import Fraction
 
 from unigendet.config import ModelConfig, ResizeRule
 from unigendet.data.transforms import resized_size
@@ -59,9 +60,9 @@ class PackShape:
     def tokens(self) -> int:
         return self.text + self.vit + self.latents
 
-    def times(self, count: int) -> PackShape:
-        """The pack of `count` such packs."""
-        return PackShape(**{field.name: count * getattr(self, field.name) for field in _FIELDS})
+    def times(self, count: int | Fraction) -> PackShape:
+        """The pack of `count` such packs, rounded down."""
+        return PackShape(**{f.name: int(count * getattr(self, f.name)) for f in _FIELDS})
 
     def plus(self, other: PackShape) -> PackShape:
         """Both packs as one."""
@@ -83,16 +84,31 @@ def training_pack(
     use_vae: bool = True,
 ) -> PackShape:
     """A pack of so many samples of images of `image_size` pixels a side; no caption is dropped."""
-    latents, vit = _latents(config, image_size), _patches(config, image_size)
-    drawn = _sample(caption=texts.caption, latents=latents, pixels=_pixels(config, image_size))
-    judged = _sample(
+    drawn = generation_sample(config, image_size, texts)
+    judged = detection_sample(config, image_size, texts, use_vae=use_vae)
+    return drawn.times(generation).plus(judged.times(detection))
+
+
+def generation_sample(config: ModelConfig, image_size: int, texts: Texts) -> PackShape:
+    """A caption and the image to draw."""
+    return _sample(
+        caption=texts.caption,
+        latents=_latents(config, image_size),
+        pixels=_pixels(config, image_size),
+    )
+
+
+def detection_sample(
+    config: ModelConfig, image_size: int, texts: Texts, *, use_vae: bool
+) -> PackShape:
+    """An image to judge, the question and the answer."""
+    return _sample(
         question=texts.question,
         answer=texts.answer,
-        vit=vit,
-        latents=latents if use_vae else 0,
+        vit=_patches(config, image_size),
+        latents=_latents(config, image_size) if use_vae else 0,
         pixels=_pixels(config, image_size) if use_vae else 0,
     )
-    return drawn.times(generation).plus(judged.times(detection))
 
 
 def teacher_pack(config: ModelConfig, image_size: int, images: int, texts: Texts) -> PackShape:
