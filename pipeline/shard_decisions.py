@@ -1,43 +1,53 @@
 """Between the passes of the stage shard: what is left out, what is linked, and where it goes.
 
 Works on the rows of all parts, in the plan's order, and reads no image.
+
+Images that belong together (`unigendet.data.duplicates`: one source, or alike) are a group, and no
+two sets have images of one group. Its home is the first of the sets that any of them was planned
+for, in the order of precedence. What becomes of the others follows from how they came there:
+
+- If the home has an image of the group by a published split (or one that the user wrote), the
+  others are left out. So a published test set neither loses an image to training nor gets one, and
+  training has no relative of it; val gives way to test in the same manner.
+- If all that the home has of the group was drawn there by hashing, the whole group goes there.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import QUARANTINE
-from unigendet.data.duplicates import Duplicates, Ints, find_duplicates
+from pipeline.shard_quarantine import Checked
+from unigendet.data.duplicates import Bools, Duplicates, Ints, find_duplicates
 
 LEFT_OUT = "duplicates.jsonl"
-COMMONEST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the planned images: `planned` is the sum of the next three."""
+    """What became of the planned images: `planned` is the sum of the next four."""
 
     planned: int
     written: int
     left_out: int
-    """The same picture, of the same class, comes earlier."""
+    """The same picture, of the same class, comes earlier; and those of `kept_apart`."""
     quarantined: int
+    not_downloaded: int
+    """Dead links of a list that was downloaded."""
     linked: int
-    """Pairs of a fake and a real image that look the same: one `source_id`, both written."""
+    """Pairs of a fake and a real image that look the same: one `source_id`."""
     moved: int
     """Written into another set than planned, with the group that they belong to."""
+    kept_apart: int
+    """Left out of training, or of val, as relatives of an image of a published evaluation set."""
 
     def __post_init__(self) -> None:
-        assert self.planned == self.written + self.left_out + self.quarantined, self
+        known = self.written + self.left_out + self.quarantined + self.not_downloaded
+        assert self.planned == known, self
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +58,7 @@ class Decisions:
     """A pyarrow table; columns `set`, `split` and `source_id` as decided."""
     counts: Counts
     left_out: list[dict[str, Any]]
-    """One line per picture left out: its key and set, and those of the one that stays."""
-
-
-def check_quarantine(rows: Any, share: float, folder: Path) -> Any:
-    """Write the rows that have a problem to quarantine.jsonl in `folder` and return the others.
-
-    Raises ValueError, naming the commonest reasons, where they are more than `share` of all.
-    """
-    bad = rows.filter(_has_problem(rows)).select(["key", "set", "path", "problem"]).to_pylist()
-    lines = [
-        {"key": row["key"], "set": row["set"], "path": row["path"], "reason": row["problem"]}
-        for row in bad
-    ]
-    write_lines(folder / QUARANTINE, lines)
-    if len(bad) > share * len(rows):
-        kinds = Counter(_kind(row["problem"]) for row in bad)
-        examples = {_kind(row["problem"]): row["path"] for row in reversed(bad)}
-        told = "\n".join(
-            f"  {count} x {kind}, {examples[kind]} for instance"
-            for kind, count in kinds.most_common(COMMONEST)
-        )
-        more = f"\n  and {len(kinds) - COMMONEST} other reasons" if len(kinds) > COMMONEST else ""
-        raise ValueError(
-            f"{len(bad)} of {len(rows)} images cannot be used, more than "
-            f"shard.quarantine_share = {share:g} allows:\n{told}{more}\n"
-            f"All are listed in {folder / QUARANTINE}: repair or remove them, or raise the share"
-        )
-    import pyarrow.compute as compute
-
-    return rows.filter(compute.invert(_has_problem(rows)))
+    """One line per picture left out: its key and set, those of one that stays, and the reason."""
 
 
 def check_reals(planned: Iterable[tuple[str, bool]], sets: Sequence[str]) -> None:
@@ -95,28 +76,18 @@ def check_reals(planned: Iterable[tuple[str, bool]], sets: Sequence[str]) -> Non
         )
 
 
-def _has_problem(rows: Any) -> Any:
-    import pyarrow.compute as compute
-
-    return compute.not_equal(rows.column("problem"), "")
-
-
-def _kind(problem: str) -> str:
-    """A reason without the numbers in it, so that like is counted with like."""
-    return re.sub(r"\d[\d,.]*", "N", problem)
-
-
-def decide(rows: Any, sets: Sequence[str], *, near_duplicates: int, planned: int) -> Decisions:
+def decide(checked: Checked, sets: Sequence[str], *, near_duplicates: int) -> Decisions:
     """Leave repeated pictures out, link across classes, keep every group within one set.
 
-    `sets` in the order of precedence: a group goes where the first of its images was planned, so
-    that what is in an evaluation set has no relative in training.
+    `sets` in the order of precedence; rows come set by set in that order.
     """
     import pyarrow
 
+    rows = checked.usable
     names = rows.column("set").to_pylist()
     sources = rows.column("source_id").to_pylist()
     fake = np.array(rows.column("fake").to_pylist(), dtype=bool)
+    drawn = np.array(rows.column("drawn").to_pylist(), dtype=bool)
     found = find_duplicates(
         rows.column("pixel_sha256").to_pylist(),
         rows.column("perceptual_hash").to_numpy(),
@@ -124,43 +95,66 @@ def decide(rows: Any, sets: Sequence[str], *, near_duplicates: int, planned: int
         sources,
         distance=near_duplicates,
     )
+    place, nowhere = np.arange(len(rows)), len(rows)
     rank = np.array([sets.index(name) for name in names], dtype=np.int64)
     home = _least_of_group(rank, found)
+    first_published = _least_of_group(np.where((rank == home) & ~drawn, place, nowhere), found)
+    apart = (home != rank) & (first_published < nowhere)
+    stays = (found.same_as < 0) & ~apart
     # A group is called after its first real image, or its first where it has none.
-    place = np.arange(len(rows))
-    first_real = _least_of_group(np.where(fake, len(rows), place), found)
-    named_after = np.where(first_real < len(rows), first_real, found.group)
-    stays, moves = found.same_as < 0, home != rank
+    first_real = _least_of_group(np.where(fake | apart, nowhere, place), found)
+    named_after = np.where(first_real < nowhere, first_real, found.group)
     columns = {
         "set": [sets[at] for at in home.tolist()],
         "source_id": [sources[at] for at in named_after.tolist()],
         "split": _splits(rows.column("split").to_pylist(), rank, home),
     }
+    keys = rows.column("key").to_pylist()
     for name, values in columns.items():
         at = rows.schema.get_field_index(name)
         rows = rows.set_column(at, name, pyarrow.array(values, pyarrow.string()))
     order = place[stays][np.argsort(home[stays], kind="stable")]
     kept = rows.take(pyarrow.array(order)).combine_chunks()
     _check_keys(kept)
-    keys = rows.column("key").to_pylist()
-    left_out = [
-        {
-            "key": keys[at],
-            "set": names[at],
-            "same_as": keys[found.same_as[at]],
-            "same_as_set": columns["set"][found.same_as[at]],
-        }
-        for at in place[~stays].tolist()
-    ]
+    alike = _alike(found, stays)
+    left_out = []
+    for at in place[~stays].tolist():
+        near = alike[at] >= 0
+        other = int(alike[at] if near else found.group[at])
+        how = "near-duplicate" if near else "relative"
+        left_out.append(
+            {
+                "key": keys[at],
+                "set": names[at],
+                "same_as": keys[other],
+                "same_as_set": columns["set"][other],
+                "reason": f"{how} of a {columns['set'][other]} image",
+            }
+        )
     counts = Counts(
-        planned=planned,
+        planned=checked.planned,
         written=len(kept),
         left_out=len(left_out),
-        quarantined=planned - len(rows),
+        quarantined=checked.quarantined,
+        not_downloaded=checked.not_downloaded,
         linked=len(found.linked),
-        moved=int((stays & moves).sum()),
+        moved=int((stays & (home != rank)).sum()),
+        kept_apart=int(apart.sum()),
     )
     return Decisions(kept, counts, left_out)
+
+
+def _alike(found: Duplicates, stays: Bools) -> Ints:
+    """(N,): the first image that stays and that each one looks like, or -1 where there is none."""
+    alike = np.full(len(stays), -1, dtype=np.int64)
+    pairs = np.concatenate([found.linked, found.linked[:, ::-1]])
+    for one, other in sorted(pairs[stays[pairs[:, 1]]].tolist(), reverse=True):
+        alike[one] = other
+    again = np.flatnonzero(found.same_as >= 0)
+    known = found.same_as[again]
+    # What stands for it may be left out too, as it looks like something in another set.
+    alike[again] = np.where(stays[known], known, alike[known])
+    return alike
 
 
 def _least_of_group(values: Ints, found: Duplicates) -> Ints:
@@ -186,8 +180,3 @@ def _check_keys(rows: Any) -> None:
     (name, key), count = max(pairs.items(), key=lambda pair: pair[1], default=(("", ""), 0))
     if count > 1:
         raise ValueError(f"set {name}: {count} images have the key {key!r}: rename all but one")
-
-
-def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Write JSON lines."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

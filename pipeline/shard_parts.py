@@ -163,7 +163,11 @@ def _row_schema() -> Any:
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.int64()
-    kinds = {"fake": pyarrow.bool_(), "perceptual_hash": pyarrow.uint64()}
+    kinds = {
+        "fake": pyarrow.bool_(),
+        "drawn": pyarrow.bool_(),
+        "perceptual_hash": pyarrow.uint64(),
+    }
     words = ("set", "path", "problem", *SAMPLE_FIELDS, "pixel_sha256", "part")
     numbers = ("width", "height", "part_offset", "image_size", "image_crc32")
     columns = {name: text for name in words} | {name: number for name in numbers} | kinds
@@ -179,6 +183,7 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
         "problem": item.problem,
         "key": item.key,
         "source_id": item.source_id,
+        "drawn": item.drawn,
         "image": b"",
         **original_columns(None),
     }

@@ -1,10 +1,10 @@
 """Stage shard: read a source, check and caption every image, split, write shards and tokenizer.
 
 Two passes, each in parallel on Ray Data and without the other's data in memory. `shard_parts` reads
-every image once and keeps it, encoded, in the state folder. `shard_decisions` looks at hashes only:
-quarantine, duplicates, groups, sets. `shard_assembly` copies what stays into tars. For a while the
-images are on the disk twice. An interrupted stage goes on from its last finished part, and ends
-with the same bytes as an undisturbed one.
+every image once and keeps it, encoded, in the state folder. `shard_quarantine` and then
+`shard_decisions` look at rows only: what cannot be used, duplicates, groups, sets. `shard_assembly`
+copies what stays into tars. For a while the images are on the disk twice. An interrupted stage goes
+on from its last finished part, and ends with the same bytes as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ from pipeline.codec_gate import audit_sets
 from pipeline.ray_data import each_on_ray
 from pipeline.sections.data import DataSection
 from pipeline.shard_assembly import assemble
-from pipeline.shard_decisions import (
-    LEFT_OUT,
-    Counts,
-    check_quarantine,
-    check_reals,
-    decide,
-    write_lines,
-)
+from pipeline.shard_decisions import LEFT_OUT, Counts, check_reals, decide
 from pipeline.shard_parts import PartOrder, PlannedItem, cut_into_parts, read_rows, write_part
+from pipeline.shard_quarantine import check_quarantine, write_lines
 from pipeline.stage import StageContext
 from unigendet.data.audit import original_items
 from unigendet.data.contact_sheet import draw_band_map, draw_contact_sheet
@@ -92,8 +86,8 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
         orders = cut_into_parts(plan, ctx.state / "parts", encoding)
         _read_all(ctx, orders, len(plan))
     with ctx.timed("decide"):
-        rows = check_quarantine(read_rows(orders), section.quarantine_share, ctx.state)
-        decided = decide(rows, SETS, near_duplicates=section.near_duplicates, planned=len(plan))
+        checked = check_quarantine(read_rows(orders), section.quarantine_share, ctx.state)
+        decided = decide(checked, SETS, near_duplicates=section.near_duplicates)
         names, fake = (decided.rows.column(name).to_pylist() for name in ("set", "fake"))
         check_reals(zip(names, fake, strict=True), SETS)
     with ctx.timed("write"):
@@ -109,10 +103,16 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
         write_lines(ctx.out / LEFT_OUT, decided.left_out)
         write_json(ctx.out / COUNTS, asdict(decided.counts))
     counts = decided.counts
+    dead = f" + {counts.not_downloaded} not downloaded" if counts.not_downloaded else ""
     ctx.log(
         f"{counts.planned} images planned = {counts.written} written + {counts.left_out} left out "
-        f"(the same picture comes earlier) + {counts.quarantined} in quarantine"
+        f"(the same picture comes earlier) + {counts.quarantined} in quarantine{dead}"
     )
+    if counts.kept_apart:
+        ctx.log(
+            f"{counts.kept_apart} of those left out resemble an image of a published evaluation "
+            f"set, or share a source with one that does"
+        )
     if counts.linked or counts.moved:
         ctx.log(
             f"{counts.linked} fakes look like a real image and share its source_id from now on; "

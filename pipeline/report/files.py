@@ -23,7 +23,7 @@ def file_audits(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
 
 
 def account(inputs: ReportInputs) -> Markup:
-    """Planned = written + left out + quarantined, with the commonest reasons."""
+    """Planned = written + left out + quarantined + dead links, with the commonest reasons."""
     path = inputs.file("shard", COUNTS)
     if path is None:
         return Markup("")
@@ -32,6 +32,7 @@ def account(inputs: ReportInputs) -> Markup:
         ["written into shards", f"{counts['written']}"],
         ["left out: the same picture comes earlier", f"{counts['left_out']}"],
         ["in quarantine: unreadable, damaged, empty or too large", f"{counts['quarantined']}"],
+        ["not downloaded: dead links", f"{counts['not_downloaded']}"],
         ["planned", f"{counts['planned']}"],
     ]
     notes = []
@@ -39,6 +40,11 @@ def account(inputs: ReportInputs) -> Markup:
         notes.append(
             f"{counts['linked']} fakes look like a real image; they share its source, and "
             f"{counts['moved']} images moved to the set of their source."
+        )
+    if counts["kept_apart"]:
+        notes.append(
+            f"{counts['kept_apart']} of those left out resemble an image of a published evaluation "
+            "set, or share a source with one that does."
         )
     if counts["quarantined"]:
         notes.append(f"In quarantine for instance: {'; '.join(_reasons(inputs))}.")

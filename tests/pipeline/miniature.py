@@ -126,8 +126,9 @@ def _write_data(outputs: Path) -> None:
     write_json(
         outputs / "shards" / "audit.json", {"train": audit | {"passed": False, "shortcut": True}}
     )
-    counts = {"planned": 34, "written": 32, "left_out": 1, "quarantined": 1, "linked": 0}
-    write_json(outputs / "shards" / "counts.json", counts | {"moved": 0})
+    counts = {"planned": 35, "written": 32, "left_out": 1, "quarantined": 1, "not_downloaded": 1}
+    counts |= {"linked": 0, "moved": 0, "kept_apart": 1}
+    write_json(outputs / "shards" / "counts.json", counts)
     (outputs / "shards" / "quarantine.jsonl").write_text('{"reason": "not <one> image"}\n')
     write_json(outputs / "forged" / "audit.json", {"test": audit})
 

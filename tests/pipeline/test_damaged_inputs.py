@@ -126,6 +126,7 @@ def test_counts_add_up(tmp_path: Path, table: str) -> None:
     assert counts.written == sum(map(len, written.values()))
     assert (counts.quarantined, counts.left_out) == (len(quarantine), len(left_out))
     assert counts.planned == counts.written + counts.left_out + counts.quarantined
+    assert counts.not_downloaded == 0
     assert all(line["reason"] and "0x" not in line["reason"] for line in quarantine)
     # Every file is in exactly one of the places, and every line that belongs to no image as well.
     files = sum(path.is_file() and path.suffix != f".{table}" for path in images.rglob("*"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,10 +28,12 @@ class Given:
 
     samples: tuple[Sample, ...]
     domain: str = "given"
+    drawn: tuple[str, ...] = ()
+    """Sets whose images were drawn by hashing; the other sets are as published."""
 
     def items(self) -> list[SourceItem]:
         return [
-            SourceItem(s.key, s.source_id, s.split, Path(str(place)))
+            SourceItem(s.key, s.source_id, s.split, Path(str(place)), drawn=s.split in self.drawn)
             for place, s in enumerate(self.samples)
         ]
 
@@ -44,7 +47,10 @@ def sample(key: str, split: str, seed: int, source: str = "", *, fake: bool = Fa
     return Sample(key, picture(seed), source_id, split, "given", "a thing", fake, family)
 
 
-def shard_samples(tmp_path: Path, *samples: Sample, **section: object):
+HASHED = ("train", "val", "test")
+
+
+def shard_samples(tmp_path: Path, *samples: Sample, drawn: tuple[str, ...] = (), **section: object):
     """Both passes over samples, which need one of each set; (counts, set -> samples, context)."""
     fillers = tuple(
         sample(f"fill-{s}", s, 900 + place) for place, s in enumerate(("train", "val", "test"))
@@ -52,7 +58,7 @@ def shard_samples(tmp_path: Path, *samples: Sample, **section: object):
     ctx = context(tmp_path, **section)
     with without_ray():
         everyday = EverydayPhotographs(tile=32, crops=1)
-        counts = write_shards(ctx, plan_sets(Given(samples + fillers), everyday))
+        counts = write_shards(ctx, plan_sets(Given(samples + fillers, drawn=drawn), everyday))
     sets = {name: [s for s in ShardDataset(ctx.out, name)] for name in SETS}
     own = {name: [s for s in found if "fill" not in s.key] for name, found in sets.items()}
     return counts, own, ctx
@@ -71,11 +77,19 @@ def test_a_picture_in_two_sets_stays_in_the_evaluation_set(tmp_path: Path) -> No
     assert [s.key for s in sets["test"]] == ["a", "b"]
     assert [s.key for s in sets["train"]] == ["d"]
     assert counts.left_out == 2
+    assert left_out(ctx) == {
+        ("c", "train"): ("b", "test", "near-duplicate of a test image"),
+        ("e", "train"): ("d", "train", "near-duplicate of a train image"),
+    }
+
+
+def left_out(ctx: Any) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """Key and set of what is left out -> the same of what stays, and the reason."""
     lines = [json.loads(x) for x in (ctx.out / "duplicates.jsonl").read_text().splitlines()]
-    assert lines == [
-        {"key": "c", "set": "train", "same_as": "b", "same_as_set": "test"},
-        {"key": "e", "set": "train", "same_as": "d", "same_as_set": "train"},
-    ]
+    return {
+        (one["key"], one["set"]): (one["same_as"], one["same_as_set"], one["reason"])
+        for one in lines
+    }
 
 
 def test_a_near_duplicate_is_left_out_where_the_parameter_says_so(tmp_path: Path) -> None:
@@ -89,31 +103,87 @@ def test_a_near_duplicate_is_left_out_where_the_parameter_says_so(tmp_path: Path
 
 
 def test_a_fake_that_looks_like_a_real_image_joins_its_group(tmp_path: Path) -> None:
-    counts, sets, _ = shard_samples(
+    counts, sets, ctx = shard_samples(
         tmp_path,
         sample("real", "test", 1, "r"),
         sample("copy", "train", 1, "f", fake=True),
         sample("sibling", "train", 2, "f", fake=True),
         sample("other", "train", 3, "o", fake=True),
+        drawn=HASHED,
     )
     assert {s.key: s.source_id for s in sets["test"]} == dict.fromkeys(
         ("real", "copy", "sibling"), "r"
     )
     assert [s.split for s in sets["test"]] == ["test"] * 3
     assert [(s.key, s.source_id) for s in sets["train"]] == [("other", "o")]
-    assert (counts.linked, counts.moved, counts.left_out) == (1, 2, 0)
+    assert (counts.linked, counts.moved, counts.left_out, counts.kept_apart) == (1, 2, 0, 0)
+    assert any("2 images moved to the set of their group" in line for line in ctx.said)
+
+
+def test_a_published_test_set_neither_grows_nor_shrinks(tmp_path: Path) -> None:
+    # Training, and val with it, is drawn here; the test set is the set's own.
+    counts, sets, ctx = shard_samples(
+        tmp_path,
+        sample("real", "test", 1, "r"),
+        sample("made", "test", 4, "m", fake=True),
+        sample("val-copy", "val", 4, "v"),
+        sample("copy", "train", 1, "f", fake=True),
+        sample("again", "train", 1, "g", fake=True),
+        sample("sibling", "train", 2, "f", fake=True),
+        sample("other", "train", 3, "o", fake=True),
+        drawn=("train", "val"),
+    )
+    assert {s.key: s.source_id for s in sets["test"]} == {"real": "r", "made": "m"}
+    assert not sets["val"] and [s.key for s in sets["train"]] == ["other"]
+    assert left_out(ctx) == {
+        ("val-copy", "val"): ("made", "test", "near-duplicate of a test image"),
+        ("copy", "train"): ("real", "test", "near-duplicate of a test image"),
+        ("again", "train"): ("real", "test", "near-duplicate of a test image"),
+        ("sibling", "train"): ("real", "test", "relative of a test image"),
+    }
+    assert (counts.left_out, counts.kept_apart, counts.moved) == (4, 4, 0)
+    assert json.loads((ctx.out / "counts.json").read_text()) == asdict(counts)
+    assert any("4 of those left out resemble" in line for line in ctx.said)
+
+
+def test_a_published_val_set_takes_no_training_image(tmp_path: Path) -> None:
+    given = (sample("real", "val", 1, "r"), sample("copy", "train", 1, "f", fake=True))
+    _, sets, ctx = shard_samples(tmp_path / "published", *given)
+    assert [s.key for s in sets["val"]] == ["real"] and not sets["train"]
+    assert left_out(ctx)["copy", "train"][2] == "near-duplicate of a val image"
+    _, sets, _ = shard_samples(tmp_path / "drawn", *given, drawn=HASHED)
+    assert {s.key for s in sets["val"]} == {"real", "copy"}
+
+
+def test_a_repeated_image_of_a_group_that_moves_names_the_one_that_moved(tmp_path: Path) -> None:
+    _, sets, ctx = shard_samples(
+        tmp_path,
+        sample("real", "test", 1, "r"),
+        sample("copy", "train", 1, "f", fake=True),
+        sample("sibling", "train", 2, "f", fake=True),
+        sample("twin", "train", 2, "t", fake=True),
+        drawn=HASHED,
+    )
+    assert {s.key for s in sets["test"]} == {"real", "copy", "sibling"}
+    assert left_out(ctx) == {
+        ("twin", "train"): ("sibling", "test", "near-duplicate of a test image")
+    }
 
 
 def test_relatives_of_a_duplicate_follow_it(tmp_path: Path) -> None:
     # The training image is also a test image: it is left out, and what was made from it moves.
-    _, sets, _ = shard_samples(
-        tmp_path,
+    samples = (
         sample("real", "test", 1, "r"),
         sample("again", "train", 1, "s"),
         sample("made", "train", 2, "s", fake=True),
     )
+    _, sets, _ = shard_samples(tmp_path / "drawn", *samples, drawn=HASHED)
     assert {s.key: s.source_id for s in sets["test"]} == {"real": "r", "made": "r"}
     assert not sets["train"]
+    # Where the test set is published, neither joins it.
+    _, sets, ctx = shard_samples(tmp_path / "published", *samples)
+    assert [s.key for s in sets["test"]] == ["real"] and not sets["train"]
+    assert left_out(ctx)["made", "train"] == ("real", "test", "relative of a test image")
 
 
 def test_two_images_of_one_key_are_refused(tmp_path: Path) -> None:

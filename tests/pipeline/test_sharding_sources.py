@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -93,11 +95,56 @@ def test_laion(tmp_path: Path, fit: str, shape: tuple[int, int]) -> None:
         source("laion", tmp_path / "set", fit=fit), tmp_path, quarantine_share=0.2
     )
     found = written(ctx, "laion")
-    assert (counts.quarantined, len(found), counts.left_out) == (2, 39, 0)
+    assert (counts.quarantined, counts.not_downloaded) == (1, 1)
+    assert (len(found), counts.left_out) == (39, 0)
     assert {sample.image.shape for sample in found} == {(*shape, 3)}
     assert all(sample.caption.startswith("picture ") for sample in found)
     reasons = {Path(path).name: reason for path, reason in quarantine(ctx).items()}
     assert "no such file" in reasons["gone.jpg"] and "not an image" in reasons["7.jpg"]
+
+
+@pytest.mark.parametrize("form", ["rows", "tars", "files"])
+def test_dead_links_are_told_and_are_no_damage(tmp_path: Path, form: str) -> None:
+    """Of 40 links 14 were dead and one file could not be scaled: all are listed, one is damage."""
+    status = ["failed_to_download"] * 14 + ["failed_to_resize"] + ["success"] * 25
+    there = [encoded(n, "JPEG") if status[n] == "success" else None for n in range(40)]
+    columns = {
+        "key": [f"{n:09d}" for n in range(40)],
+        "caption": [f"picture {n}" for n in range(40)],
+        "status": status,
+        "error_message": ["HTTP Error 404" if one != "success" else None for one in status],
+    }
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if form == "rows":
+        columns["jpg"] = there
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "00000.parquet")
+    members = {f"{n:09d}.jpg": image for n, image in enumerate(there) if image}
+    if form == "files":
+        for name, image in members.items():
+            put(folder, f"00000/{name}", image)
+    elif form == "tars":
+        with tarfile.open(folder / "00000.tar", "w") as tar:
+            for name, image in members.items():
+                tar.addfile(tar_header(name, image), io.BytesIO(image))
+    counts, ctx = shard_source(source("laion", folder), tmp_path, quarantine_share=0.03)
+    assert (counts.quarantined, counts.not_downloaded) == (1, 14)
+    assert counts.planned == counts.written + counts.left_out + 1 + 14
+    assert len(written(ctx, "laion")) == 25
+    reasons = Counter(quarantine(ctx).values())
+    assert reasons == {
+        "not downloaded: HTTP Error 404": 14,
+        "failed_to_resize: HTTP Error 404": 1,
+    }
+    assert any(line.endswith("1 in quarantine + 14 not downloaded") for line in ctx.said)
+    with pytest.raises(ValueError, match="1 of 34 images cannot be used"):
+        shard_source(source("laion", folder), tmp_path / "narrow", quarantine_share=0.01)
+
+
+def tar_header(name: str, data: bytes) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    return header
 
 
 def test_fakeclue_with_both_classes_and_its_explanations(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Pictures met again: which to leave out, and which images belong together.
 
 Within a class a picture is kept where it comes first and left out afterwards, so that a training
-image that is also a test image stays in the test set only. Across the classes nothing is left out:
-a fake that looks like a real image was probably made from it, and takes its `source_id`.
+image that is also a test image stays in the test set only. Across the classes both stay: a fake
+that looks like a real image was probably made from it, and takes its `source_id`.
 
 "The same" is equal pixels, or perceptual hashes that differ in at most `distance` of 64 bits. Near
 pairs are found by banding: hashes that differ in at most d bits agree in one of d + 1 pieces.
@@ -23,6 +23,7 @@ MAX_DISTANCE = 7
 """Beyond it a piece has fewer than 8 bits, and too many pairs would have to be compared."""
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

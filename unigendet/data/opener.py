@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from unigendet.data import http_files
+
 SCHEMES = ("file", "memory", "s3", "gs", "gcs", "az", "abfs", "hf", "http", "https")
 MAX_FILE_BYTES = 1 << 30
 """A file or a member that is read whole may be this large, in bytes."""
@@ -100,10 +102,15 @@ def list_folder(place: str) -> list[Entry]:
     if is_remote(place):
         files, path = _filesystem(place)
         with _told(place):
-            rows = files.ls(path, detail=True)
-        found = [
-            Entry(base_name(row["name"]), row["type"] == "directory", _size(row)) for row in rows
-        ]
+            if http_files.is_http(place):
+                listed = http_files.entries(files, path)
+                found = [Entry(name, folder, 0 if folder else -1) for name, folder in listed]
+            else:
+                rows = files.ls(path, detail=True)
+                found = [
+                    Entry(base_name(row["name"]), row["type"] == "directory", _size(row))
+                    for row in rows
+                ]
     else:
         with _told(place), os.scandir(place) as entries:
             found = [own for entry in entries if (own := _local_entry(entry)) is not None]
@@ -116,6 +123,8 @@ def open_binary(place: str) -> BinaryIO:
         if not is_remote(place):
             return open(place, "rb")
         files, path = _filesystem(place)
+        if http_files.is_http(place):
+            return http_files.open_file(files, path, MAX_FILE_BYTES)
         return cast(BinaryIO, files.open(path, "rb"))
 
 
@@ -144,6 +153,8 @@ def is_file(place: str) -> bool:
     if not is_remote(place):
         return os.path.isfile(place)
     files, path = _filesystem(place)
+    if http_files.is_http(place):
+        return http_files.is_page(files, path) is False
     return bool(files.isfile(path))
 
 
@@ -152,6 +163,8 @@ def is_folder(place: str) -> bool:
     if not is_remote(place):
         return os.path.isdir(place)
     files, path = _filesystem(place)
+    if http_files.is_http(place):
+        return http_files.is_page(files, path) is True
     return bool(files.isdir(path))
 
 
@@ -165,7 +178,7 @@ def file_state(place: str) -> object:
         return status.st_size, status.st_mtime_ns
     files, path = _filesystem(place)
     try:
-        return files.ukey(path)
+        return http_files.state(files, path) if http_files.is_http(place) else files.ukey(path)
     except OSError:
         return None
 
@@ -230,6 +243,8 @@ class _told:
             raise OpenError(f"{self.place} is not a folder") from None
         if isinstance(error, OSError):
             raise OpenError(f"{self.place}: cannot be read ({error.strerror or error})") from error
+        if http_files.is_refusal(error):
+            raise OpenError(f"{self.place}: the server refuses it ({error})") from error
 
 
 def walk(place: str, *, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, Entry]]:

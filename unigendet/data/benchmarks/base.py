@@ -20,6 +20,8 @@ UNKNOWN = "unknown"
 """Generator of a fake whose set does not tell it."""
 REAL = "real"
 """Generator of a real image that no generator's folder holds."""
+NOT_DOWNLOADED = "not downloaded"
+"""How the reason begins where a list of links was followed and a link was dead."""
 _LONGEST_PLACE = 5000
 
 

@@ -3,7 +3,10 @@
 - `images/` and `final_metadata.json`, a list of {image_path, prompt};
 - tars of `000000001.jpg`, `.txt`, `.json` (WebDataset), with a parquet of URLs beside each;
 - parquet with a column of image bytes;
-- plain folders of images with a `.txt` beside each.
+- plain folders of images with a `.txt` beside each, and a parquet of URLs.
+
+A dead link is a `Skipped` whose reason begins with `NOT_DOWNLOADED`: what the published list names
+and is not there, and the rows of img2dataset's parquet files whose download failed.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from unigendet.data.benchmarks.base import BenchmarkItem, Found, Skipped
+from unigendet.data.benchmarks.base import NOT_DOWNLOADED, BenchmarkItem, Found, Skipped
 from unigendet.data.benchmarks.containers import (
     ParquetCell,
     ParquetTable,
@@ -95,7 +98,8 @@ def _published(root: str, place: str) -> Iterator[Found]:
             caption = found[0].get("prompt") or found[0].get("caption") or ""
             yield _real(file.location, file.name, str(caption))
     for path, _ in listing.unmatched():
-        yield Skipped(path, f"listed in {METADATA}, but there is no such file")
+        listed = f"listed in {METADATA}, but there is no such file"
+        yield Skipped(path, f"{NOT_DOWNLOADED}: {listed}")
 
 
 def _tar(location: str, name: str) -> Iterator[Found]:
@@ -141,7 +145,7 @@ def _parquet(location: str, name: str, urls_beside: bool) -> Iterator[Found]:
         yield Skipped(name, str(error).removeprefix(f"{location}: "))
         return
     image = table.image_column(("jpg", "png", "webp", "image", "image_data", "img"))
-    if image is None:
+    if image is None and "status" not in table.columns:
         if not urls_beside and not is_file(f"{location.rsplit('.', 1)[0]}.tar"):
             yield Skipped(name, "no column of image bytes: a list of URLs is not downloaded here")
         return
@@ -151,16 +155,19 @@ def _parquet(location: str, name: str, urls_beside: bool) -> Iterator[Found]:
         for row in table.rows([*captions, *extra]):
             own = f"{name}#{row.group}.{row.row}:{row.values.get('key') or row.row}"
             if row.values.get("status") not in (None, "success"):
-                yield Skipped(own, f"not downloaded: {_told(row.values)}")
-                continue
-            caption = next((str(row.values[c]) for c in captions if row.values[c]), "")
-            yield _real(location, own, caption, ParquetCell(row.group, row.row, image))
+                yield Skipped(own, _failure(row.values))
+            elif image is not None:
+                caption = next((str(row.values[c]) for c in captions if row.values[c]), "")
+                yield _real(location, own, caption, ParquetCell(row.group, row.row, image))
     except OpenError as error:
         yield Skipped(name, str(error).removeprefix(f"{location}: "))
 
 
-def _told(values: dict[str, Any]) -> str:
-    return str(values.get("error_message") or values.get("status"))[:200]
+def _failure(values: dict[str, Any]) -> str:
+    """Why img2dataset stored no image: a dead link, or a file that it could not use."""
+    status = str(values["status"])
+    told = str(values.get("error_message") or status)[:200]
+    return f"{NOT_DOWNLOADED if status == 'failed_to_download' else status}: {told}"
 
 
 def _key(member: TarMember) -> str:

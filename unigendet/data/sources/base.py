@@ -27,6 +27,8 @@ class SourceItem:
     """None where the source measures the caption on the pixels."""
     problem: str = ""
     """Why it cannot be used, where the list shows that already: then it is not read."""
+    drawn: bool = False
+    """Whether its split was drawn by hashing, and is not the set's own."""
     stored: BenchmarkItem | None = None
     """Where the image lies, for sources that also read URIs and containers."""
 

@@ -95,19 +95,20 @@ class ImageFolder:
             except OpenError as error:
                 problem = str(error)
         source_id = row.source_id or f"{self.domain}/{file.name}"
-        split = row.split if row.split in SPLITS else self._split(file.name, source_id)
+        told = row.split if row.split in SPLITS else _first_folder(file.name)
         return source_item(
             BenchmarkItem(
                 place,
                 file.name,
                 is_fake=False,
                 generator=REAL,
-                split=split,
+                split=told or self._drawn(source_id),
                 native_label="",
                 caption=caption or name_caption(file.name),
                 source_id=source_id,
             ),
             problem,
+            drawn=not told,
         )
 
     def _unused(self, table: str, row: CaptionRow) -> SourceItem:
@@ -116,10 +117,7 @@ class ImageFolder:
         problem = row.problem or f"there is no image {row.file!a}"
         return unusable(table, name, f"line {row.line}: {problem}", self.domain)
 
-    def _split(self, name: str, source_id: str) -> str:
-        first = name.split("/", 1)[0]
-        if "/" in name and first in SPLITS:
-            return first
+    def _drawn(self, source_id: str) -> str:
         train = 1.0 - self.val_share - self.test_share
         shares = {"train": train, "val": self.val_share, "test": self.test_share}
         return hashed_split(source_id, shares, seed=self.seed)
@@ -129,3 +127,9 @@ class ImageFolder:
         assert item.stored is not None
         image = read_fitted(item.stored, self.image_size, self.fit)
         return to_sample(item.stored, self.domain, image)
+
+
+def _first_folder(name: str) -> str:
+    """The split that the first folder is called after, or nothing."""
+    first, _, below = name.partition("/")
+    return first if below and first in SPLITS else ""

@@ -69,23 +69,24 @@ class PublishedSet:
                 f"{self.place} holds no {kind} of {self.name}; {len(left_out)} left out{told}"
             )
         drawn = _drawn(kept)
-        items = [source_item(self._settled(item, drawn)) for item in kept]
+        items = [self._item(item, drawn) for item in kept]
         root = location(self.place)
         for number, left in enumerate(left_out):
             name = f"left-out-{number}/{left.path}"
             items.append(unusable(f"{root}/{left.path}", name, left.reason, self.name))
         return items
 
-    def _settled(self, item: BenchmarkItem, drawn: Sequence[str]) -> BenchmarkItem:
-        """With the source and the split that it has from now on."""
+    def _item(self, item: BenchmarkItem, drawn: Sequence[str]) -> SourceItem:
+        """With its source, and a split of `drawn` where the set calls it a training image."""
         source_id = item.source_id or f"{self.name}/{item.name}"
         split = item.split
-        if split == "train" and drawn:
+        by_hashing = split == "train" and bool(drawn)
+        if by_hashing:
             shares = {"val": self.val_share, "test": self.test_share}
             wanted = {name: shares[name] for name in drawn}
             wanted["train"] = 1.0 - sum(wanted.values())
             split = hashed_split(source_id, wanted, seed=self.seed)
-        return replace(item, split=split, source_id=source_id)
+        return source_item(replace(item, split=split, source_id=source_id), drawn=by_hashing)
 
     def read(self, item: SourceItem) -> Sample:
         """Decode one image. Raises ImageError naming the file where it is damaged or no image, and

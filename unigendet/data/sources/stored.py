@@ -20,8 +20,8 @@ def check_settings(fit: str, val_share: float, test_share: float) -> None:
         )
 
 
-def source_item(stored: BenchmarkItem, problem: str = "") -> SourceItem:
-    """An image whose place, split, source and caption are known."""
+def source_item(stored: BenchmarkItem, problem: str = "", *, drawn: bool = False) -> SourceItem:
+    """An image whose place, split, source and caption are known; `drawn`: its split by hashing."""
     return SourceItem(
         key=stored.key,
         source_id=stored.source_id,
@@ -29,6 +29,7 @@ def source_item(stored: BenchmarkItem, problem: str = "") -> SourceItem:
         path=Path(stored.location),
         caption=stored.caption,
         problem=problem,
+        drawn=drawn,
         stored=stored,
     )
 
