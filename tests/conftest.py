@@ -17,8 +17,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The whole DAG first: it takes minutes, in which another process runs the other tests."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+    """What takes minutes first: meanwhile other processes run the other tests."""
+    longest = ("test_smoke.py", "test_ray_train.py", "test_dvc.py", "test_sharding_kills.py")
+    order = {name: place for place, name in enumerate(longest)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(autouse=True)
