@@ -1,4 +1,4 @@
-"""Options of the test runner, and what runs first."""
+"""Options of the test runner, threads, and what runs first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
+# Before anything imports torch. Its models are tiny here, and several tests run at a time: threads
+# that wait for each other took two thirds of the processors.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
