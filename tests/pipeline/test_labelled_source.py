@@ -45,7 +45,7 @@ IMAGES = (
 """A generator called as one of our own families, and one that is only in the test set."""
 CHANGES: dict[str, dict[str, Any]] = {
     "data": {"source": "fakeclue", "val_share": 0.35, "everyday_crops": 1},
-    "sweep": {"trials": 0},
+    "sweep": {"enabled": False},
     "coevolve": {f"{name}_weight": 0.5 for name in ("flow", "det", "text", "align")}
     | {"tap_layer": 1},
     "forge": {"samples_per_family": 6},
