@@ -51,9 +51,8 @@ leave-one-out: $(STAMP) ## each forgery family in turn the only test family
 results: $(STAMP) ## make docs/results.md from docs/results/ alone
 	python -m pipeline.claims report
 
-# Half of the time a test waits for Ray to start: three processes keep two cores busy.
 test: $(STAMP) ## run all tests
-	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## run the tests that take seconds
 	python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
