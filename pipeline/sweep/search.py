@@ -54,7 +54,7 @@ def run_search(section: SweepSection, seed: int, trainable: Any, folder: Path) -
                 name=_NAME,
                 storage_path=str(folder),
                 verbose=0,
-                callbacks=[_progress(section)],
+                callbacks=[announcer(section)],
             ),
         )
     return list(tuner.fit())
@@ -146,7 +146,11 @@ def halving(section: SweepSection, notes: Path) -> Any:
             """Nothing: a last report is no rung."""
 
         def _play_back(self, controller: Any) -> None:
-            for line in notes.read_text(encoding="utf-8").splitlines():
+            # A line without its end was being written when the process was killed.
+            whole, end, torn = notes.read_text(encoding="utf-8").rpartition("\n")
+            if torn:
+                notes.write_text(whole + end, encoding="utf-8")
+            for line in whole.splitlines():
                 trial_id, step, value, decision = json.loads(line)
                 past = SimpleNamespace(trial_id=trial_id)
                 super().on_trial_add(controller, past)
@@ -156,36 +160,46 @@ def halving(section: SweepSection, notes: Path) -> Any:
     return Halving()
 
 
-def _progress(section: SweepSection) -> Any:
+def announcer(section: SweepSection) -> Any:
     """A Ray Tune callback that prints how each trial ended and the time left."""
     from ray import tune
 
     total = section.trials + section.repeats
 
-    class Progress(tune.Callback):  # type: ignore[misc]
-        began = 0.0
+    class Announcer(tune.Callback):  # type: ignore[misc]
+        began, here = 0.0, 0
 
         def on_trial_start(self, **_: Any) -> None:
             self.began = self.began or time.time()
 
         def on_trial_complete(self, trials: Sequence[Any], trial: Any, **_: Any) -> None:
-            # The trial that has just ended is not among the terminated ones yet.
-            done = 1 + sum(one.status == "TERMINATED" for one in trials)
-            left = (time.time() - self.began) / done * (total - done)
+            self._tell(trials, trial, _ended(trial))
+
+        def on_trial_error(self, trials: Sequence[Any], trial: Any, **_: Any) -> None:
+            self._tell(trials, trial, f"{_name(trial)} failed")
+
+        def _tell(self, trials: Sequence[Any], trial: Any, what: str) -> None:
+            # Others may have ended before an interruption: their time is not in `began`.
+            self.here += 1
+            over = [one for one in trials if one.status in ("TERMINATED", "ERROR")]
+            done = len(over) + (trial not in over)
+            left = (time.time() - self.began) / self.here * (total - done)
             minutes, seconds = divmod(round(left), 60)
             print(
-                f"[sweep] {_ended(trial)}, {done} of {total} over, {minutes}:{seconds:02d} left",
+                f"[sweep] {what}, {done} of {total} over, {minutes}:{seconds:02d} left",
                 flush=True,
             )
 
-    return Progress()
+    return Announcer()
+
+
+def _name(trial: Any) -> str:
+    repeat = f" (repeat {trial.config[REPEAT]} of trial 0)" if trial.config[REPEAT] else ""
+    return f"trial {trial.config[NUMBER]}{repeat}"
 
 
 def _ended(trial: Any) -> str:
-    found = trial.last_result
-    name = f"trial {trial.config[NUMBER]}"
-    if trial.config[REPEAT]:
-        name += f" (repeat {trial.config[REPEAT]} of trial 0)"
+    found, name = trial.last_result, _name(trial)
     if found.get(AUROC) is None:
         return f"{name} stopped early at step {found.get(STEPS)}"
     return f"{name} done: AUROC {found[AUROC]:.4f}, distance {found[DISTANCE]:.4f}"

@@ -13,7 +13,7 @@ import pytest
 from pipeline.params import load_params
 from pipeline.sections.sweep import SweepSection
 from pipeline.sweep.run import read_trial, threads_per_trial
-from pipeline.sweep.search import halving, proposals
+from pipeline.sweep.search import announcer, halving, proposals
 from pipeline.sweep.space import first_guess, search_space
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +72,15 @@ def test_asha_remembers_across_an_interruption(section: SweepSection, tmp_path: 
     assert len(notes.read_text().splitlines()) == 3
 
 
+def test_a_note_cut_short_by_a_kill_is_dropped(section: SweepSection, tmp_path: Path) -> None:
+    notes = tmp_path / "asha.jsonl"
+    notes.write_text('["t0", 2, 0.5, "CONTINUE"]\n["t1", 2, 0.')
+    asha, back = halving(section, notes), running(1)
+    asha.on_trial_add(None, back)
+    assert asha.on_trial_result(None, back, report(2, 0.9)) == "STOP"
+    assert [json.loads(line)[0] for line in notes.read_text().splitlines()] == ["t0", "t1"]
+
+
 def searcher(section: SweepSection) -> Any:
     search = proposals(section, seed=3)
     search.set_search_properties(None, None, search_space(section))
@@ -116,6 +125,31 @@ def test_a_restored_searcher_goes_on_counting(section: SweepSection, tmp_path: P
     again.on_trial_complete("t1", report(8, 0.5, 0.9))
     assert again.suggest("t2")["number"] == 2
     assert pickle.loads((tmp_path / "state").read_bytes())["_given"] == 2
+
+
+def test_a_line_for_each_ended_trial_tells_how_many_are_over_and_the_time_left(
+    section: SweepSection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pipeline.sweep.search.time.time", lambda: now[0])
+    trials = [running(0), running(1), running(2), running(3, repeat=1)]
+    for one in trials:
+        one.status, one.last_result = "RUNNING", report(2, 0.5)
+    trials[0].status = "TERMINATED"  # before an interruption
+    lines = announcer(section)
+    lines.on_trial_start()
+    now[0] = 110.0
+    lines.on_trial_complete(trials=trials, trial=trials[1])
+    trials[1].status = trials[2].status = "ERROR"
+    lines.on_trial_error(trials=trials, trial=trials[2])
+    trials[3].last_result = report(8, 0.5, 0.9)
+    lines.on_trial_complete(trials=trials, trial=trials[3])
+    assert capsys.readouterr().out.splitlines() == [
+        "[sweep] trial 1 stopped early at step 2, 2 of 5 over, 0:30 left",
+        "[sweep] trial 2 failed, 3 of 5 over, 0:10 left",
+        "[sweep] trial 3 (repeat 1 of trial 0) done: AUROC 0.9000, distance 0.9000, "
+        "4 of 5 over, 0:03 left",
+    ]
 
 
 def result(error: Exception | None = None, **metrics: Any) -> Any:
