@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from pipeline.sections.base import Count, CountOrZero, NonNegative, Section
 
-_RANGES = ("flow_weight", "det_weight", "text_weight", "align_weight")
+RANGES = ("flow_weight", "det_weight", "text_weight", "align_weight")
+"""Weights drawn on a log scale; the tap layer is one of a few."""
 
 
 class DistanceSection(Section):
@@ -39,10 +40,11 @@ class SweepSection(Section):
     gpu_share: Annotated[float, Field(gt=0, le=1)]
     """Part of a GPU that a trial takes; 0.5 runs two on each."""
     grace_steps: Count
-    """Steps between two looks of ASHA, and before its first; as many as a trial has: no look."""
+    """Steps between two reports of a trial, and before ASHA's first look; as many as a trial has:
+    no look."""
     reduction_factor: Annotated[float, Field(gt=1)]
-    """Of the trials that reach a rung, the better one in this many goes on; the rungs are at
-    `grace_steps` times its powers."""
+    """Of the trials that reach a rung, the better one in this many goes on; the rungs, where ASHA
+    looks, are at `grace_steps` times its powers."""
     gduf_steps: Count
     diga_steps: Count
     validation_images: Count
@@ -55,7 +57,7 @@ class SweepSection(Section):
 
     @model_validator(mode="after")
     def _ranges_ordered(self) -> SweepSection:
-        for name in _RANGES:
+        for name in RANGES:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name}: needs 0 < lowest <= highest, got {low} and {high}")

@@ -6,10 +6,7 @@ import math
 from typing import Any
 
 from pipeline.loss_weights import AlignmentWeights
-from pipeline.sections.sweep import SweepSection
-
-RANGES = ("flow_weight", "det_weight", "text_weight", "align_weight")
-"""Weights drawn on a log scale; the tap layer is one of a few."""
+from pipeline.sections.sweep import RANGES, SweepSection
 
 
 def first_guess(section: SweepSection) -> dict[str, float | int]:

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.coevolution import DigaSettings, PhasePlan, train_diga, train_gduf
 from pipeline.loss_weights import AlignmentWeights
 from pipeline.sections.coevolve import CoevolveSection, DigaSection, GdufSection
-from pipeline.sections.sweep import SweepSection
+from pipeline.sections.sweep import RANGES, SweepSection
 from pipeline.sweep.judging import Judge
-from pipeline.sweep.space import RANGES
 
 if TYPE_CHECKING:
     from unigendet.training.loop import LogRow
