@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.detection_data import DetectionData
 from pipeline.sections.sweep import DistanceSection
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from unigendet.inference import UniGenDet
     from unigendet.types import Sample
 
@@ -74,29 +70,29 @@ class Judge:
         return [forged.sample(place) for place in spread(places, self.data.validation_images)]
 
     def _kernel_distance(self, judged: UniGenDet, real: Sequence[Sample]) -> float:
-        from unigendet.metrics.generation import FeatureSet, kernel_distance
+        import numpy as np
+
+        from unigendet.metrics.generation import FeatureSet, features, kernel_distance
         from unigendet.validation import spread
 
         tiles = spread(real, self.distance.images)
+        places = tuple(tile.source_id for tile in tiles)
+        if len(set(places)) < 2:
+            raise ValueError(
+                f"{self.data.shards}: the {len(tiles)} real images of set val that a distance is "
+                "taken to are of one source, and it needs two: raise sweep.distance.images, put "
+                "more sources into val, or set sweep.distance.measure to flow_loss"
+            )
+        height, width, _ = tiles[0].image.shape
         drawn = judged.generate(
             [tile.caption for tile in tiles],
+            size=(height, width),
             steps=self.distance.steps,
             guidance=self.distance.guidance,
             seed=self.data.seed,
         )
         device = str(judged.model.llm2vae.weight.device)
-        places = tuple(tile.source_id for tile in tiles)
         return kernel_distance(
-            FeatureSet(_features([tile.image for tile in tiles], device), places),
-            FeatureSet(_features(drawn, device), places),
+            FeatureSet(features(np.stack([tile.image for tile in tiles]), device=device), places),
+            FeatureSet(features(np.stack(drawn), device=device), places),
         )
-
-
-def _features(images: Sequence[NDArray[np.uint8]], device: str) -> NDArray[np.float32]:
-    """(N, 1280); images may have several sizes."""
-    import numpy as np
-
-    from unigendet.metrics.features import features
-
-    alike = groupby(images, key=lambda image: image.shape)
-    return np.concatenate([features(np.stack(list(part)), device=device) for _, part in alike])

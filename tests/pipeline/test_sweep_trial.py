@@ -30,7 +30,7 @@ PARAMS = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
 @pytest.fixture(scope="module")
 def order(tmp_path_factory: pytest.TempPathFactory) -> TrialOrder:
     folder = tmp_path_factory.mktemp("sweep")
-    made = write_miniature(folder)
+    made = write_miniature(folder, tile=32)
     tokenizer = Tokenizer.load(made.shards)
     config = square_config(len(tokenizer))
     torch.manual_seed(0)
@@ -110,3 +110,19 @@ def test_the_figures_are_of_the_families_asked_for_and_the_distance_asked_for(
 def test_progress_is_two_for_a_model_that_knows_nothing() -> None:
     assert progress({"det_loss": 0.693147, "flow_loss": 2.0, "text_loss": 9.0}) == pytest.approx(2)
     assert progress({"flow_loss": 1.0, "align_loss": 1.0}) == 0.5
+
+
+def test_a_distance_needs_real_images_of_two_sources(order: TrialOrder) -> None:
+    section = order.sweep.distance.model_copy(update={"images": 1})
+    judged = UniGenDet.from_pretrained(order.detector)
+    with pytest.raises(ValueError, match=r"of one source.*raise sweep.distance.images"):
+        replace(order.judge, distance=section).figures(judged)
+
+
+def test_tiles_are_drawn_in_the_size_of_the_real_ones(order: TrialOrder) -> None:
+    judged = UniGenDet.from_pretrained(order.detector)
+    expected = order.judge.figures(judged)
+    # Of a model for larger images, too.
+    larger = replace(judged.config.vae_resize, max_size=64)
+    judged.model.config = replace(judged.config, vae_resize=larger)
+    assert order.judge.figures(judged) == expected
