@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import BEST_WEIGHTS, HISTORY, write_json
+from pipeline.coevolution import with_teacher_found
 from pipeline.detection_data import DetectionData
 from pipeline.loss_weights import save_best
 from pipeline.stage import StageContext
@@ -54,7 +55,7 @@ def sweep(ctx: StageContext) -> None:
     with ctx.ray("ray.tune"):
         from ray import tune
 
-        order = _order(ctx)
+        order = trial_order(ctx)
         trainable = tune.with_resources(
             tune.with_parameters(run_trial, order=order),
             {"CPU": order.threads, "GPU": section.gpu_share if order.device == "cuda" else 0},
@@ -100,11 +101,11 @@ def sweep(ctx: StageContext) -> None:
     write_json(ctx.out / TRIALS, found)
 
 
-def _order(ctx: StageContext) -> TrialOrder:
+def trial_order(ctx: StageContext) -> TrialOrder:
     """What all trials share, on the Ray that is connected."""
     import ray
 
-    section, coevolve = ctx.params.sweep, ctx.params.coevolve
+    section, coevolve = ctx.params.sweep, with_teacher_found(ctx.params.coevolve)
     data = DetectionData(
         shards=ctx.inputs["shard"],
         forged=ctx.inputs["forge"],

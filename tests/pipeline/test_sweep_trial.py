@@ -13,6 +13,7 @@ import torch
 from pipeline.detection_data import DetectionData
 from pipeline.params import load_params
 from pipeline.sweep.judging import Judge
+from pipeline.sweep.run import trial_order
 from pipeline.sweep.space import first_guess
 from pipeline.sweep.trial import TrialOrder, progress, run_trial
 from tests.models.tiny import square_config
@@ -126,3 +127,24 @@ def test_tiles_are_drawn_in_the_size_of_the_real_ones(order: TrialOrder) -> None
     larger = replace(judged.config.vae_resize, max_size=64)
     judged.model.config = replace(judged.config, vae_resize=larger)
     assert order.judge.figures(judged) == expected
+
+
+def test_trials_get_the_teachers_path_as_workers_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Tune runs each trial in a folder of its own."""
+    import ray
+
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.chdir(tmp_path)
+    teacher = {"teacher": "dinov2", "teacher_path": "dinov2", "teacher_layer": "last"}
+    params = PARAMS.model_copy(update={"coevolve": PARAMS.coevolve.model_copy(update=teacher)})
+    inputs = dict.fromkeys(("shard", "forge", "pretrain_detector"), tmp_path)
+    ctx: Any = SimpleNamespace(params=params, inputs=inputs, seed=0, state=tmp_path)
+    with pytest.raises(ValueError, match="holds no DINOv2"):
+        trial_order(ctx)
+    (tmp_path / "dinov2").mkdir()
+    config = '{"model_type": "dinov2", "num_hidden_layers": 2}'
+    (tmp_path / "dinov2" / "config.json").write_text(config)
+    assert trial_order(ctx).coevolve.teacher_path == str(tmp_path / "dinov2")
