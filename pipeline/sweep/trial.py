@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts import read_json, write_json
 from pipeline.coevolution import DigaSettings, PhasePlan, train_diga, train_gduf
 from pipeline.loss_weights import AlignmentWeights
 from pipeline.sections.coevolve import CoevolveSection, DigaSection, GdufSection
@@ -34,6 +35,7 @@ NUMBER, REPEAT = "number", "repeat"
 """Of a trial's configuration, beside its weights: see `pipeline.sweep.front.Trial`."""
 _SEEDS_APART = 1_000_003
 _GDUF, _DIGA = "gduf", "diga"
+_MODEL, _FIGURES = "model", "figures.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +102,22 @@ def run_trial(config: dict[str, Any], order: TrialOrder) -> None:
         if rung[STEPS] < order.sweep.steps:
             report()
 
+    def gduf(folder: Path) -> None:
+        trained = train_gduf(session, order.detector, data, order.plan(coevolve.gduf), weights)
+        session.save(folder / _MODEL, trained.model, trained.vae, trained.tokenizer)
+
+    def diga(folder: Path) -> None:
+        start, settings = session.once(_GDUF, gduf) / _MODEL, DigaSettings.of(coevolve)
+        student = train_diga(session, start, data, order.plan(coevolve.diga), weights, settings)
+        judged = UniGenDet(student.model, student.vae, student.tokenizer)
+        write_json(folder / _FIGURES, order.judge.figures(judged))
+
     folder = order.scratch / tune.get_context().get_trial_id()
     session = TrainingSession(folder, device=order.device, on_log=on_log)
-    judging = train_gduf(session, order.detector, data, order.plan(coevolve.gduf), weights)
-    teacher = session.folder / _GDUF
-    session.save(teacher, judging.model, judging.vae, judging.tokenizer)
-    settings = DigaSettings.of(coevolve)
-    student = train_diga(session, teacher, data, order.plan(coevolve.diga), weights, settings)
-    figures = order.judge.figures(UniGenDet(student.model, student.vae, student.tokenizer))
+    figures = read_json(session.once(_DIGA, diga) / _FIGURES)
+    session.mark_started()  # where all was done before
+    # Trials are many: of an ended one the figures and the history stay.
+    session.drop(_GDUF, _MODEL)
     rung[STEPS] = order.sweep.steps
     report(auroc=figures[AUROC], distance=figures[DISTANCE], figures=figures)
 

@@ -86,6 +86,10 @@ def test_a_trial_reports_at_rungs_and_its_objectives_at_the_end_alone(
     # Taken up again after its last step it trains nothing, and ends with the same figures.
     again = reports(order, monkeypatch, "a")
     assert len(again) == 1 and again[0]["figures"] == figures
+    assert again[0]["first_step_at"] > heard[0]["first_step_at"]
+    # Weights and checkpoints of so many trials would fill a disk.
+    left = [path.name for path in (order.scratch / "a").rglob("*") if path.is_file()]
+    assert sorted(left) == ["figures.json", "history.jsonl"]
 
     # A repeat draws from another seed, but is judged on the same images and draws.
     repeat = reports(order, monkeypatch, "b", repeat=1)
