@@ -22,7 +22,7 @@ def test_batches(case: Case) -> None:
             limits=PackingLimits(**published["params"]),
             size=lambda sample, lengths=lengths: lengths[sample[0]][sample[1]] + 2,
             draw=lambda draws=draws: next(draws),
-            lose_overflow=True,
+            as_published=True,
         )
         for index, (batch, expected) in enumerate(zip(loop, published["batches"], strict=False)):
             assert [list(sample) for sample in batch] == expected["samples"], (number, index)

@@ -17,7 +17,7 @@ class PackingLimits:
     expected_num_tokens: int
     """A batch is emitted once it is this long."""
     max_num_tokens: int
-    """It is never longer than this."""
+    """It is never longer than this, unless the samples that every batch starts with already are."""
     max_num_tokens_per_sample: int
     """Larger samples are skipped."""
     prefer_buffer_before: int
@@ -40,9 +40,10 @@ class SampleGroup(Generic[Item]):
 class PackingLoop(Generic[Item]):
     """Iterates over batches, lists of samples.
 
-    The published loop loses the sample whose arrival makes it emit a batch. Here it opens the next
-    batch instead, unless `lose_overflow`. Streams may end: the batches then go on with the others,
-    and what waits is emitted last.
+    The published loop loses the sample whose arrival makes it emit a batch, and does not start one
+    with a sample of exactly the largest size. Here the first opens the next batch, and the second
+    is as good as any, unless `as_published`. Streams may end: the batches then go on with the
+    others, and what waits is emitted last.
     """
 
     groups: Sequence[SampleGroup[Item]]
@@ -50,7 +51,7 @@ class PackingLoop(Generic[Item]):
     size: Callable[[Item], int]
     draw: Callable[[], float]
     """A uniform number in [0, 1) that chooses the group of the next sample."""
-    lose_overflow: bool = False
+    as_published: bool = False
     _live: list[SampleGroup[Item]] = field(init=False)
     _buffer: deque[Item] = field(init=False, default_factory=deque)
     _overflow: deque[Item] = field(init=False, default_factory=deque)
@@ -71,8 +72,9 @@ class PackingLoop(Generic[Item]):
     def _batch(self) -> list[Item]:
         batch: list[Item] = []
         length = 0
+        largest = self.limits.max_num_tokens_per_sample - self.as_published
         for group in [group for group in self._live if group.mandatory]:
-            sample = self._next(group, below=self.limits.max_num_tokens_per_sample)
+            sample = self._next(group, at_most=largest)
             if sample is not None:
                 batch.append(sample)
                 length += self.size(sample)
@@ -84,7 +86,7 @@ class PackingLoop(Generic[Item]):
                 if not waited and len(self._buffer) < self.limits.max_buffer_size:
                     self._buffer.append(sample)
                     continue
-                if not self.lose_overflow:
+                if not self.as_published:
                     self._overflow.appendleft(sample)
                 break
             batch.append(sample)
@@ -110,9 +112,9 @@ class PackingLoop(Generic[Item]):
                 return group
         return self._live[-1]
 
-    def _next(self, group: SampleGroup[Item], below: int | None = None) -> Item | None:
+    def _next(self, group: SampleGroup[Item], at_most: int | None = None) -> Item | None:
         for sample in group.samples:
-            if below is None or self.size(sample) < below:
+            if at_most is None or self.size(sample) <= at_most:
                 return sample
         self._live.remove(group)
         return None
