@@ -186,3 +186,29 @@ def test_a_large_file_of_which_no_parts_are_sent_is_told(
     monkeypatch.setattr(http_files, "_gives_parts", lambda *_: False)
     with pytest.raises(OpenError, match=r"a\.tar: cannot be read \(3 MiB, of which .* no parts"):
         open_binary(f"{address}/a.tar")
+
+
+def test_a_file_whose_size_is_not_told_is_read_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unsized(Plain):
+        def end_headers(self) -> None:
+            self._headers_buffer = [
+                line for line in self._headers_buffer if not line.startswith(b"Content-Length")
+            ]
+            super().end_headers()
+
+    (tmp_path / "a.txt").write_bytes(b"one" * 100_000)
+    handler = partial(Unsized, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/a.txt"
+        assert read_bytes(address) == b"one" * 100_000
+        monkeypatch.setattr(opener, "MAX_FILE_BYTES", 200_000)
+        with pytest.raises(
+            OpenError, match=r"a\.txt: cannot be read \(more than 0 MiB, whose size"
+        ):
+            open_binary(address)
+        server.shutdown()
+        thread.join()

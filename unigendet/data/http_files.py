@@ -77,7 +77,18 @@ def open_file(files: Any, address: str, most: int) -> BinaryIO:
             f"{size >> 20} MiB, of which the server sends no parts (byte ranges): "
             "copy it to a disk, or serve it otherwise"
         )
-    return io.BytesIO(files.cat_file(address))
+    return io.BytesIO(files.cat_file(address) if size is not None else _some(files, address, most))
+
+
+def _some(files: Any, address: str, most: int) -> bytes:
+    """A file whose size the server does not tell: it may go on for ever."""
+    data = bytearray()
+    with files.open(address, "rb") as file:
+        while part := file.read(1 << 16):
+            data += part
+            if len(data) > most:
+                raise OSError(f"more than {most >> 20} MiB, whose size the server does not tell")
+    return bytes(data)
 
 
 def _gives_parts(files: Any, address: str) -> bool:

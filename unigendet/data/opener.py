@@ -137,6 +137,16 @@ def read_bytes(place: str) -> bytes:
     return data
 
 
+def read_part(place: str, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` on. Raises OpenError where the file is absent or shorter."""
+    with open_binary(place) as file, _told(place):
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) != size:
+        raise OpenError(f"{place}: cut off at byte {offset + len(data)}")
+    return data
+
+
 def read_text(place: str) -> str:
     """A UTF-8 text, with or without a byte-order mark. Raises OpenError for another encoding."""
     try:

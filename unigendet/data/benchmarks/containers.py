@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from unigendet.data.opener import MAX_FILE_BYTES, OpenError, open_binary
+from unigendet.data.opener import MAX_FILE_BYTES, OpenError, open_binary, read_part
 
 PICKLED = (".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".npy", ".npz")
 """Endings of members that loaders unpickle, or may be made to."""
@@ -27,13 +27,8 @@ class TarSpan:
     size: int
 
     def read(self, location: str) -> bytes:
-        """The member. Raises OpenError where the tar is shorter than it says."""
-        with open_binary(location) as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
-        if len(data) != self.size:
-            raise OpenError(f"{location}: cut off at byte {self.offset + len(data)}")
-        return data
+        """The member. Raises OpenError where the tar cannot be read, or is cut off."""
+        return read_part(location, self.offset, self.size)
 
 
 @dataclass(frozen=True, slots=True)
