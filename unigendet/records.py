@@ -16,7 +16,8 @@ RECORDS = "records.jsonl"
 def write_records(path: Path, records: Sequence[EvalRecord]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
+            # In ASCII: a stranger's table may hold characters that UTF-8 cannot write.
+            file.write(json.dumps(dataclasses.asdict(record)) + "\n")
 
 
 def read_records(path: Path) -> list[EvalRecord]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import math
+import tarfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +18,14 @@ from PIL import Image
 from tests.data.benchmarks.miniature import write_parquet
 from unigendet.benchmarking.headers import header_items
 from unigendet.benchmarking.judging import judge_items
-from unigendet.benchmarking.perturbations import KINDS, Perturbation, parse_all
+from unigendet.benchmarking.perturbations import Perturbation, parse_all
 from unigendet.benchmarking.result import Judged, collect, robustness, to_json
 from unigendet.benchmarking.selection import Selection, select
+from unigendet.data import opener
 from unigendet.data.audit import audit
+from unigendet.data.benchmarks.containers import TarSpan
 from unigendet.evaluation import ALL, MEAN
+from unigendet.records import read_records, write_records
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,38 @@ def test_fakes_stand_against_the_reals_that_their_set_pairs_them_with(tmp_path: 
     assert rows["dalle"].figures["auroc"].value == 0.0
 
 
+def test_a_generator_called_as_a_row_of_several_has_its_own(tmp_path: Path) -> None:
+    told = {"mean": (True, (200, 210)), "all": (True, (5, 220)), "x": (False, (10, 20))}
+    rows = []
+    for generator, (is_fake, levels) in told.items():
+        grey(tmp_path, generator, *levels)
+        rows += [
+            {"path": f"{generator}/{level}.png", "label": is_fake, "generator": generator}
+            for level in levels
+        ]
+    (tmp_path / "index.json").write_text(json.dumps(rows))
+    found = to_json(judged(select("manifest", str(tmp_path))), None, draws=5)["detection"]
+    assert {name: row["fakes"] for name, row in found.items()} == {
+        "all of set": 2, "mean of set": 2, MEAN: 4, ALL: 4,
+    }  # fmt: skip
+    assert found[MEAN]["figures"]["recall_fake"]["value"] == 0.75
+
+
+def test_records_are_written_whatever_a_table_holds(tmp_path: Path) -> None:
+    grey(tmp_path, "images", 10)
+    row = {
+        "path": "images/10.png",
+        "label": 0,
+        "explanation": "\ud800 caf\u00e9",
+        "source_id": "\udcff",
+    }
+    (tmp_path / "index.json").write_text(json.dumps([row]))
+    records = judged(select("manifest", str(tmp_path))).records
+    assert records[0].reference == row["explanation"]
+    write_records(tmp_path / "records.jsonl", records)
+    assert read_records(tmp_path / "records.jsonl") == list(records)
+
+
 def test_one_class_gives_recall_and_nothing_else(tmp_path: Path) -> None:
     grey(tmp_path / "a", "images", 10, 200, 210, 220)
     fakes = select("synthscars", str(tmp_path / "a"))
@@ -118,6 +157,31 @@ def test_what_cannot_be_read_is_named_and_the_others_are_judged(two_generators: 
     assert [left["path"] for left in found["left_out"]] == ["biggan/1_fake/empty.png"]
     assert found["images"] == {"listed": 11, "chosen": 11, "judged": 10}
     assert found["detection"]["biggan"]["fakes"] == 2
+
+
+def test_a_disk_that_fails_in_a_tar_spoils_one_image_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for level in (10, 20):
+            grey(tmp_path / "apart", "", level)
+            tar.add(tmp_path / f"apart/{level}.png", f"{level}.png")
+    selection = select("laion", str(tmp_path / "00000.tar"))
+    _, second = selection.items
+    assert isinstance(second.member, TarSpan)
+    offset, whole = second.member.offset, opener.open_binary
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == offset:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(opener, "open_binary", lambda place: Failing(whole(place).read()))
+    found = judged(selection)
+    assert len(found.records) == 1
+    assert [one.path for one in found.unreadable] == [second.name]
+    assert "cannot be read (Input/output error)" in found.unreadable[0].reason
 
 
 def test_nothing_that_can_be_read_is_an_error(tmp_path: Path) -> None:
@@ -222,29 +286,6 @@ def test_perturbations_are_alike_for_real_and_fake_and_make_a_curve(two_generato
         ("jpeg", 100), ("jpeg", 90), ("jpeg", 50), ("noise", 0), ("noise", 40),
     ]  # fmt: skip
     assert curve[0]["auroc"]["value"] == pytest.approx(23 / 24)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_perturbation_keeps_the_shape_and_is_the_same_each_time(kind: str) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-    strength = {"jpeg": 50, "webp": 50, "resize": 0.5, "crop": 0.5}.get(kind, 3)
-    one = Perturbation.parse(f"{kind}={strength}")
-    changed = one.apply(image, "key")
-    assert changed.shape == image.shape and changed.dtype == np.uint8 and (changed != image).any()
-    np.testing.assert_array_equal(changed, one.apply(image, "key"))
-
-
-@pytest.mark.parametrize(
-    "text", ["jpeg", "jpeg=0", "jpeg=100", "jpeg=70.5", "fog=3", "blur=x", "resize=2", "blur=nan"]
-)
-def test_a_perturbation_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"jpeg|blur|resize"):
-        parse_all([text])
-
-
-def test_a_perturbation_comes_once() -> None:
-    with pytest.raises(ValueError, match="twice"):
-        parse_all(["jpeg=70", "jpeg=70.0"])
 
 
 def test_outcomes_keep_their_order_over_batches(two_generators: Path) -> None:

@@ -16,6 +16,7 @@ from unigendet.data.benchmarks.base import BenchmarkError, Skipped
 from unigendet.data.verdicts import parse_verdict
 from unigendet.evaluation import (
     ALL,
+    MEAN,
     DetectionRow,
     detection_figures,
     detection_row,
@@ -80,7 +81,7 @@ def collect(
                 key=item.key,
                 source_id=source_of(item),
                 suite=label,
-                generator=item.generator,
+                generator=_generator(label, item.generator),
                 fake=item.is_fake,
                 score=outcome.score,
                 answer=outcome.answer,
@@ -96,6 +97,11 @@ def collect(
     columns = zip(*scores, strict=True) if perturbations else ()
     perturbed = dict(zip(perturbations, columns, strict=True))
     return Judged(label, selection, tuple(records), perturbed, tuple(unreadable))
+
+
+def _generator(label: str, name: str) -> str:
+    """As the set spells it, unless that is the name of a row about several of them."""
+    return f"{name} of {label}" if name in (ALL, MEAN) else name
 
 
 def robustness(

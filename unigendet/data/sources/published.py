@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unigendet.data.benchmarks.base import BenchmarkItem, Skipped, normalised
+from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Skipped, normalised
 from unigendet.data.benchmarks.check import items as scan
 from unigendet.data.benchmarks.registry import find_benchmark
 from unigendet.data.benchmarks.samples import read_fitted, to_sample
@@ -21,9 +21,9 @@ from unigendet.data.splits import SPLITS, hashed_split
 from unigendet.data.verdicts import given_answer
 from unigendet.types import Sample
 
-TAKEN = frozenset(("reconstruction", "flow", "ddpm", "gan", "vqar", "inpaint", "all"))
+TAKEN = frozenset(("reconstruction", "flow", "ddpm", "gan", "vqar", "inpaint", "all", REAL))
 """Names that mean something else where figures are counted by generator: the families of stage
-forge (`unigendet.forgeries.roles`), and all of them together."""
+forge (`unigendet.forgeries.roles`), all of them together, and real images."""
 
 
 @dataclass(frozen=True, slots=True)
