@@ -139,7 +139,7 @@ def _audits(benchmarks: Mapping[str, Any]) -> Markup:
                 f"{images['judged']:,} of {images['listed']:,}",
                 str(len(found["unreadable"])),
                 str(len(found["left_out"])),
-                "one class" if audit is None else with_range(Measured.read(audit["auroc"])),
+                with_range(Measured.read(audit["auroc"])) if audit else _unaudited(found),
                 "" if audit is None else audit_verdict(audit),
             ]
         )
@@ -151,6 +151,10 @@ def _audits(benchmarks: Mapping[str, Any]) -> Markup:
         "ends above 0.6, a detector that learned to tell codecs apart would shine too. Left out: "
         "files of any split that the set's reader could not take.",
     )
+
+
+def _unaudited(found: Mapping[str, Any]) -> str:
+    return "one class" if found["one_class"] else "too few files"
 
 
 def _problems(label: str, found: Mapping[str, Any]) -> Markup:
