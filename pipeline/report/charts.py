@@ -201,8 +201,10 @@ def pareto(title: str, x: str, tried: Sequence[Tried]) -> Markup:
     for one in tried:
         colour = SERIES[0] if one.kind == "front" else GREY
         if one.kind == "front" and any(one.noise):
+            # No AUROC is above 1.
+            up_down = [[one.noise[1]], [min(one.noise[1], 1 - one.y)]]
             axes.errorbar(
-                one.x, one.y, one.noise[1], one.noise[0], ecolor=colour, elinewidth=1, alpha=0.55
+                one.x, one.y, up_down, one.noise[0], ecolor=colour, elinewidth=1, alpha=0.55
             )
         inside = "white" if one.kind == "repeat" else colour
         axes.plot(one.x, one.y, "o", color=colour, markerfacecolor=inside, markersize=6)
