@@ -10,6 +10,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +130,9 @@ def _settle_transparent_colour(image: Image.Image) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as the camera was held; as it is where what says so is damaged."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except _UNREADABLE:
-        return image
+    with suppress(*_UNREADABLE):
+        ImageOps.exif_transpose(image, in_place=True)  # most need no turn, and no copy
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -155,4 +155,4 @@ def to_rgb(image: Image.Image) -> Image.Image:
         flat = Image.new("RGB", layered.size, (255, 255, 255))
         flat.paste(layered, mask=layered.getchannel("A"))
         return flat
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
