@@ -72,7 +72,6 @@ STAGES: tuple[StageSpec, ...] = (
             "coevolve.teacher_path",
             "coevolve.teacher_layer",
             "coevolve.teacher_centred",
-            "coevolve.use_vae",
             "coevolve.text_dropout",
             "coevolve.gduf",
             "coevolve.diga",

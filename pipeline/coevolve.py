@@ -77,7 +77,6 @@ def coevolve(ctx: StageContext) -> None:
         shards=ctx.inputs["shard"],
         forged=ctx.inputs["forge"],
         seed=ctx.seed,
-        use_vae=section.use_vae,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
         fresh_share=section.fresh_share,

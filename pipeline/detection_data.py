@@ -31,7 +31,6 @@ class DetectionData:
     shards: Path
     forged: Path
     seed: int
-    use_vae: bool
     text_dropout: float
     validation_images: int
     """Real images, and as many fakes, of each validation."""
@@ -76,7 +75,6 @@ class DetectionData:
             world=session.world,
             budget=budget,
             text_dropout=self.text_dropout,
-            use_vae=self.use_vae,
             explanations=read_answers(self.forged, "train"),
             degradations=self.degradations,
         )
@@ -112,6 +110,5 @@ class DetectionData:
             detector.tokenizer,
             spread(real, self.validation_images),
             spread(fakes, self.validation_images),
-            use_vae=self.use_vae,
             seed=self.seed,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,6 @@ def pretrain_detector(ctx: StageContext) -> None:
         shards=ctx.inputs["shard"],
         forged=ctx.inputs["forge"],
         seed=ctx.seed,
-        use_vae=section.use_vae,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
         degradations=ctx.params.data.degradations.config(),
@@ -69,6 +68,7 @@ def _train(session: TrainingSession, job: DetectorJob, folder: Path) -> None:
         session.distribute(start.model, optim)
     else:
         start = session.load(job.generator, optim)
+    start.model.config = replace(start.config, smsa=section.smsa)
     vae = start.vae.to(session.device).requires_grad_(False)
     if optim.steps:
         batches = job.data.batches(

@@ -166,8 +166,6 @@ def _job(
         guidance=params.guidance,
         timestep_shift=params.timestep_shift,
         batch_size=params.batch_size,
-        # Not this stage's own parameter: another value makes another model, so the stage runs anew.
-        use_vae=ctx.params.coevolve.use_vae,
         seed=ctx.seed,
         device=ctx.device,
         threads=1,

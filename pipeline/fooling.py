@@ -67,7 +67,7 @@ def _scores(
 
     model = UniGenDet.from_pretrained(detector, half_rounds.session.device)
     together = [image for part in images.values() for image in part]
-    found = model.detect(together, explain=False, use_vae=half_rounds.data.use_vae)
+    found = model.detect(together, explain=False)
     scores = np.array([one.score for one in found]).reshape(len(images), -1)
     return dict(zip(images, scores.tolist(), strict=True))
 

@@ -138,7 +138,7 @@ def _start(session: TrainingSession, job: GeneratorJob, optim: OptimConfig) -> P
     config = replace(job.model.config(vocab_size=len(tokenizer)), vae=vae.config)
     torch.manual_seed(job.seed)
     model = session.distribute(UniGenDetModel(config), optim)
-    return Pretrained(config, model, vae, tokenizer)
+    return Pretrained(model, vae, tokenizer)
 
 
 def _train_flow(session: TrainingSession, job: GeneratorJob, folder: Path) -> None:

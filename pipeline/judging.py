@@ -83,8 +83,6 @@ class Job:
     guidance: float
     timestep_shift: float
     batch_size: int
-    use_vae: bool
-    """Whether the detector reads latents, as in its training."""
     seed: int
     device: str
     threads: int
@@ -182,7 +180,6 @@ class Worker:
         detect = partial(
             self._model(GeneratorArm(job.detector)).detect,
             batch_size=job.batch_size,
-            use_vae=job.use_vae,
         )
         perturbations = parse_all(job.perturbations)
         if piece.task == "benchmark":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -69,17 +70,17 @@ def training_phases(
     Raises ValueError where a batch cannot be shared equally, or filled, as training would.
     """
     detector, coevolve = params.pretrain_detector, params.coevolve
-    phases: list[tuple[str, _Section, bool, Any]] = [
-        ("generator", params.pretrain_generator.flow, True, "none"),
-        ("detector", detector, detector.use_vae, "none"),
-        ("gduf", coevolve.gduf, coevolve.use_vae, "none"),
-        ("diga", coevolve.diga, coevolve.use_vae, coevolve.teacher),
+    phases: list[tuple[str, _Section, Any]] = [
+        ("generator", params.pretrain_generator.flow, "none"),
+        ("detector", detector, "none"),
+        ("gduf", coevolve.gduf, "none"),
+        ("diga", coevolve.diga, coevolve.teacher),
     ]
     return [
         (phase, section.optim.recompute)
-        for name, section, use_vae, teacher in phases
+        for name, section, teacher in phases
         if section.optim.steps
-        for phase in _phases(params, texts, name, section, use_vae, teacher, Share(0, gpus))
+        for phase in _phases(params, texts, name, section, teacher, Share(0, gpus))
     ]
 
 
@@ -88,7 +89,6 @@ def _phases(
     texts: Texts,
     name: str,
     section: _Section,
-    use_vae: bool,
     teacher: Any,
     share: Share,
 ) -> list[TrainingPhase]:
@@ -107,9 +107,12 @@ def _phases(
             "`live`, and add what that network takes"
         )
     aligned = teacher != "none"
-    config = params.model.config(params.shard.vocab_size, alignment_head=aligned)
+    config = replace(
+        params.model.config(params.shard.vocab_size, alignment_head=aligned),
+        smsa=params.pretrain_detector.smsa,
+    )
     size = params.data.image_size
-    judged = detection_sample(config, size, texts, use_vae=use_vae)
+    judged = detection_sample(config, size, texts)
     samples = {GENERATION: generation_sample(config, size, texts), REAL: judged, FAKE: judged}
     try:
         batches = _batches(section, {n: s.tokens for n, s in samples.items()}, share)

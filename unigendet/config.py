@@ -118,6 +118,9 @@ class ModelConfig:
     max_latent_size: int = 64
     interpolate_pos: bool = False
     timestep_shift: float = 1.0
+    smsa: bool = True
+    """Whether the detector reads the generator's latents of the image beside its ViT tokens
+    (symbiotic self-attention); as it was trained."""
     alignment_head: bool = False
     """Whether the DIGA projector `diga_mlp` is part of the model."""
     alignment_width: int | None = None

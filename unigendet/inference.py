@@ -84,7 +84,6 @@ class UniGenDet:
         *,
         explain: bool = True,
         batch_size: int = 32,
-        use_vae: bool = True,
         question: str = QUESTION,
         max_tokens: int = 128,
         progress: Progress | None = None,
@@ -93,7 +92,6 @@ class UniGenDet:
 
         Args:
             explain: decode the answer too, at most `max_tokens` tokens, greedily.
-            use_vae: let the detector read the generator's latents, as it was trained to (SMSA).
 
         Raises ImageError (a ValueError) naming the first image that cannot be read.
         """
@@ -109,7 +107,6 @@ class UniGenDet:
                     _opened(image, start + index),
                     self.tokenizer,
                     self.config,
-                    use_vae=use_vae,
                     question=question,
                 )
                 for index, image in enumerate(batch)

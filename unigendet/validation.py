@@ -65,7 +65,6 @@ def validate(
     real: Sequence[Sample],
     fakes: Sequence[Sample],
     *,
-    use_vae: bool = True,
     seed: int = 0,
 ) -> Validation:
     """Judge all of `real` and `fakes`, and measure the flow loss on `real`.
@@ -80,7 +79,7 @@ def validate(
     model.eval()
     for start in range(0, len(samples), _BATCH):
         part = samples[start : start + _BATCH]
-        plans = [detection_plan(sample, tokenizer, model.config, use_vae) for sample in part]
+        plans = [detection_plan(sample, tokenizer, model.config) for sample in part]
         batch = _packed(plans, model, tokenizer, seed, start)
         output: ModelOutput = model(batch.to(device), encode_images(vae, batch.to(device)))
         scores += output.det_logits.float().softmax(-1)[:, 0].tolist()

@@ -24,7 +24,7 @@ _DETECTION = ("auroc", "balanced_accuracy", "balanced_nll")
 _GENERATION = ("model", "before_diga", "pretrained", "reconstructed", "real")
 
 
-def collect(workspace: Path, *, use_vae: bool) -> dict[str, Any]:
+def collect(workspace: Path) -> dict[str, Any]:
     """The fields of `ArmResult` that come from a workspace's outs.
 
     Judges the model as it entered the last DIGA phase too: a minute's work on two cores.
@@ -49,7 +49,7 @@ def collect(workspace: Path, *, use_vae: bool) -> dict[str, Any]:
         "figures": {
             "detection": detection_values(metrics["detection"]),
             "generation": generation_values(metrics["images"]),
-            "forgetting": forgetting(outputs, records, frozenset(trained_on), use_vae=use_vae),
+            "forgetting": forgetting(outputs, records, frozenset(trained_on)),
             "validation": {
                 f"{phase}_{name}": value
                 for phase, figures in summary["phases"].items()
@@ -100,27 +100,20 @@ def scores_of(records: Iterable[EvalRecord]) -> dict[str, dict[str, dict[str, li
 
 
 def forgetting(
-    outputs: Path, records: Iterable[EvalRecord], trained_on: frozenset[str], *, use_vae: bool
+    outputs: Path, records: Iterable[EvalRecord], trained_on: frozenset[str]
 ) -> dict[str, float | None]:
     """In-domain AUROC on test tiles of the model as it entered the last DIGA phase, and after."""
     from unigendet.data.shards import ShardDataset
     from unigendet.inference import UniGenDet
 
-    class _Judge:
-        """The model with the latents that it was trained to read, or without."""
-
-        model = UniGenDet.from_pretrained(outputs / "model" / BEFORE_DIGA)
-
-        def detect(self, images: Any, *, explain: bool = True) -> Any:
-            return self.model.detect(images, explain=explain, use_vae=use_vae)
-
+    entered = UniGenDet.from_pretrained(outputs / "model" / BEFORE_DIGA)
     stored = [*ShardDataset(outputs / "shards", "test"), *ShardDataset(outputs / "forged", "test")]
     samples = [
         sample
         for sample in stored
         if IN_DOMAIN in suites_of(sample.generator, trained_on, home=True)
     ]
-    before = judge(_Judge(), samples, trained_on, home=True, explain=False)
+    before = judge(entered, samples, trained_on, home=True, explain=False)
     return {
         "in_domain_auroc_before_diga": _auroc(before),
         "in_domain_auroc_after_diga": _auroc(records),

@@ -147,7 +147,7 @@ def _keep(plan: Plan, arm: Arm, seed: int, copy: Path, code: str, revision: str)
         command=plan.command,
         machine=machine(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        **collect(copy, use_vae=params.coevolve.use_vae),
+        **collect(copy),
     )
     return result.save(plan.results).relative_to(plan.workspace)
 

@@ -73,8 +73,6 @@ class CoevolveSection(Section):
     teacher_centred: bool
     """Whether the mean of the teacher's features over real images is taken off them; not as
     published, where a detector's mean alone is nearly all of their direction."""
-    use_vae: bool
-    """Whether the detector sees the generator's latents (SMSA); as in `pretrain_detector`."""
     text_dropout: Fraction
     gduf: GdufSection
     diga: DigaSection

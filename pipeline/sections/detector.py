@@ -26,8 +26,9 @@ class DetectorSection(Section):
     detection_per_step: EvenCount
     generation_per_step: CountOrZero
     """Real images with a flow loss in each step: they keep what captions mean to the generator."""
-    use_vae: bool
-    """Whether the detector sees the generator's latents (SMSA); off is the ablation."""
+    smsa: bool
+    """Whether the detector reads the generator's latents (SMSA), here and from here on; off is the
+    ablation."""
     text_dropout: Fraction
     """Share of captions dropped from the generation samples."""
     validation_images: Count

@@ -46,7 +46,6 @@ class Judge:
             judged.tokenizer,
             spread(real, data.validation_images),
             self._fakes(),
-            use_vae=data.use_vae,
             seed=data.seed,
         ).scalars()
         if self.distance.measure == "flow_loss":

@@ -110,7 +110,6 @@ def trial_order(ctx: StageContext) -> TrialOrder:
         shards=ctx.inputs["shard"],
         forged=ctx.inputs["forge"],
         seed=ctx.seed,
-        use_vae=coevolve.use_vae,
         text_dropout=coevolve.text_dropout,
         validation_images=section.validation_images,
         degradations=ctx.params.data.degradations.config(),

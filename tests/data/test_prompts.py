@@ -64,12 +64,13 @@ def test_detection_reads_latents_then_vit_then_question_then_learns_the_answer(
 
 
 def test_training_and_inference_share_the_context(sample: Sample, tokenizer: Tokenizer) -> None:
-    for use_vae in (True, False):
-        plan = detection_plan(sample, tokenizer, CONFIG, use_vae=use_vae)
-        context = detection_context(sample.image, tokenizer, CONFIG, use_vae=use_vae)
+    for smsa in (True, False):
+        config = dataclasses.replace(CONFIG, smsa=smsa)
+        plan = detection_plan(sample, tokenizer, config)
+        context = detection_context(sample.image, tokenizer, config)
         assert len(plan.items) == len(context) + 1
         kinds = [i.kind for i in context if isinstance(i, ImageItem)]
-        assert kinds == (["vae", "vit"] if use_vae else ["vit"])
+        assert kinds == (["vae", "vit"] if smsa else ["vit"])
 
 
 def test_the_explanation_is_the_answer_and_must_agree(sample: Sample, tokenizer: Tokenizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +53,11 @@ def test_every_way_to_name_an_image_is_the_same(
 
 
 def test_latents_change_what_the_detector_sees(
-    small: UniGenDet, pictures: list[np.ndarray]
+    small: UniGenDet, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_latents = small.detect(pictures, explain=False)
-    without = small.detect(pictures, explain=False, use_vae=False)
+    monkeypatch.setattr(small.model, "config", replace(small.config, smsa=False))
+    without = small.detect(pictures, explain=False)
     assert [found.score for found in with_latents] != [found.score for found in without]
 
 

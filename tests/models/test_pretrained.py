@@ -228,11 +228,13 @@ def test_a_wrong_configuration_is_named(
         load_pretrained(folder)
 
 
-def test_a_folder_from_before_wide_alignment_heads_is_read(folder: Path) -> None:
+def test_a_folder_from_before_later_fields_is_read(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("alignment_width") is None
+    assert config.pop("smsa") is True
     (folder / "config.json").write_text(json.dumps(config))
-    assert load_pretrained(folder).config.head_width == CONFIG.llm.hidden_size
+    found = load_pretrained(folder).config
+    assert (found.head_width, found.smsa) == (CONFIG.llm.hidden_size, True)
 
 
 def test_a_missing_field_is_named(folder: Path) -> None:

@@ -26,7 +26,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     def copied(workspace: Path, target: Path, *, params: Path) -> None:
         (target / ".dvc").mkdir(parents=True)
 
-    def collected(workspace: Path, *, use_vae: bool) -> dict[str, Any]:
+    def collected(workspace: Path) -> dict[str, Any]:
         return {
             "pool": "p",
             "seconds": {},
@@ -122,7 +122,7 @@ def test_a_broken_result_is_named(plan: Plan) -> None:
 
 
 def test_what_is_kept_of_a_finished_run(finished: Path) -> None:
-    found = collect(finished, use_vae=True)
+    found = collect(finished)
     assert found["trained_on"] == ["flow"] and "flow" in found["own_decoder"]
     home = found["scores"]["home"]
     assert set(home) == {"real", "flow", "inpaint"}

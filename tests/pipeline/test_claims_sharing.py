@@ -39,7 +39,7 @@ def test_arms_of_a_seed_share_the_stages_before_they_part(
     subprocess.run(["git", "init", "-q", str(workspace)], check=True)
     pools = []
 
-    def collected(copy: Path, *, use_vae: bool) -> dict[str, Any]:
+    def collected(copy: Path) -> dict[str, Any]:
         pools.append((copy / "outputs" / "first").read_text())
         names = ("seconds", "weights", "figures", "scores")
         return {"pool": "p", "trained_on": [], "own_decoder": [], **{n: {} for n in names}}

@@ -81,7 +81,6 @@ def test_arms_draw_the_same_noise_and_results_do_not_depend_on_the_order(finishe
         guidance=2.0,
         timestep_shift=1.0,
         batch_size=2,
-        use_vae=True,
         seed=0,
         device="cpu",
         threads=1,

@@ -173,7 +173,6 @@ def test_the_detector_learns_from_both_with_the_answers_of_both(finished: Path) 
         outputs / "shards",
         outputs / "forged",
         seed=0,
-        use_vae=True,
         text_dropout=0.1,
         validation_images=100,
         degradations=Degradations(0.0, 0.7, 0.5, 1.0, 5.0, 60),
@@ -233,7 +232,7 @@ def test_the_page_lists_what_came_with_the_data(finished: Path) -> None:
 
 
 def test_claims_keep_ours_and_theirs_apart(finished: Path) -> None:
-    found = collect(finished, use_vae=True)
+    found = collect(finished)
     assert found["trained_on"] == ["ddpm", "doc", "flow", "reconstruction"]
     assert found["own_decoder"] == ["flow", "reconstruction"]
     assert set(found["scores"]["home"]) >= {"real", "doc", "ff++", "gan"}

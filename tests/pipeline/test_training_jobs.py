@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ from pipeline.params import Params, load_params
 from tests.training.miniature import Miniature, write_miniature
 from unigendet.data.degradations import Degradations
 from unigendet.data.shards import ShardDataset
+from unigendet.inference import UniGenDet
 from unigendet.models.pretrained import load_pretrained, save_pretrained
 from unigendet.training.alignment_head import without_alignment_head
 from unigendet.training.session import TrainingSession
@@ -61,7 +63,6 @@ def detection(data: Miniature) -> DetectionData:
         data.shards,
         data.forged,
         seed=0,
-        use_vae=True,
         text_dropout=0.1,
         validation_images=4,
         degradations=Degradations(0.5, 0.7, 0.5, 1.0, 5.0, 60),
@@ -125,6 +126,23 @@ def test_the_detector_stage_leaves_the_generation_expert_as_it_was(
         "fake_cls_head",
     }
     assert not [n for n in learned if "moe_gen" in n or n.startswith(("vae2llm", "llm2vae"))]
+
+
+def test_a_detector_that_learned_without_latents_never_reads_them_again(
+    params: Params, generator: TrainingSession, detection: DetectionData, tmp_path: Path
+) -> None:
+    start = generator.folder / "kept" / "generator"
+    section = params.pretrain_detector.model_copy(update={"smsa": False})
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    train_detector(session, DetectorJob(start, detection, section))
+    alone = UniGenDet.from_pretrained(session.folder / "kept" / "detector")
+    assert not alone.config.smsa
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    score = alone.detect([image], explain=False)[0].score
+    # Were latents read, an autoencoder that encodes to nonsense would change the score.
+    for weight in alone.vae.parameters():
+        weight.data.normal_()
+    assert alone.detect([image], explain=False)[0].score == score
 
 
 def test_a_detector_of_no_steps_is_the_generator(

@@ -55,7 +55,6 @@ def toy_job(folder: Path) -> CoevolveJob:
         data.shards,
         data.forged,
         seed=4,
-        use_vae=True,
         text_dropout=0.1,
         validation_images=REFERENCE,
         degradations=Degradations(0.0, 0.7, 0.5, 1.0, 5.0, 60),

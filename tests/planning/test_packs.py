@@ -31,7 +31,8 @@ def test_a_teachers_pack() -> None:
 
 
 def test_without_latents_the_detector_reads_the_image_encoder_alone() -> None:
-    pack = training_pack(tiny(), SIZE, generation=0, detection=2, texts=Texts(), use_vae=False)
+    config = replace(tiny(), smsa=False)
+    pack = training_pack(config, SIZE, generation=0, detection=2, texts=Texts())
     assert (pack.latents, pack.images, pack.pixels, pack.vit) == (0, 0, 0, 2 * 64)
 
 

@@ -48,7 +48,6 @@ class MixedBatches:
         explanations: reference answers by key, for samples stored without.
         degradations: what images to judge go through, real and fake alike.
         text_dropout: share of captions left out, in [0, 1].
-        use_vae: whether the detector sees the generator's latents (SMSA).
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class MixedBatches:
         world: int = 1,
         budget: Budget | None = None,
         text_dropout: float = 0.1,
-        use_vae: bool = True,
         explanations: Mapping[str, str] | None = None,
         degradations: Degradations | None = None,
     ) -> None:
@@ -83,7 +81,6 @@ class MixedBatches:
         self._config = config
         self._seed = seed
         self._text_dropout = text_dropout
-        self._use_vae = use_vae
         half = detection_per_step // 2
         per_step = {GENERATION: generation_per_step, REAL: half, FAKE: half}
         per_step = {name: number for name, number in per_step.items() if number}
@@ -160,7 +157,7 @@ class MixedBatches:
                 known[index] = (
                     generation_tokens(outline, self._tokenizer, self._config)
                     if name == GENERATION
-                    else detection_tokens(outline, self._tokenizer, self._config, self._use_vae)
+                    else detection_tokens(outline, self._tokenizer, self._config)
                 )
                 if known[index] > most:
                     raise ValueError(
@@ -182,7 +179,7 @@ class MixedBatches:
         plans = [
             generation_plan(sample, tokenizer, config, self._text_dropout) for sample in generation
         ]
-        plans += [detection_plan(sample, tokenizer, config, self._use_vae) for sample in detection]
+        plans += [detection_plan(sample, tokenizer, config) for sample in detection]
         return pack(plans, config, tokenizer.markers, generators)
 
 

@@ -37,16 +37,15 @@ def detection_context(
     tokenizer: Tokenizer,
     config: ModelConfig,
     *,
-    use_vae: bool = True,
     question: str = QUESTION,
 ) -> list[TextItem | ImageItem]:
     """What the detector reads before it answers: clean latents, ViT tokens, the question.
 
-    Both views start from the picture as it is, each with its own resize rule. Without `use_vae` the
-    detector sees no latents: the arm without symbiotic self-attention (SMSA).
+    Both views start from the picture as it is, each with its own resize rule. A model
+    without `smsa` sees no latents.
     """
     items: list[TextItem | ImageItem] = []
-    if use_vae:
+    if config.smsa:
         items.append(ImageItem("vae", to_pixels(image, config.vae_resize)))
     items.append(ImageItem("vit", to_pixels(image, config.vit_resize)))
     items.append(TextItem(tokenizer.encode(question)))
@@ -66,9 +65,7 @@ def generation_plan(
     return SamplePlan([*context, target])
 
 
-def detection_plan(
-    sample: Sample, tokenizer: Tokenizer, config: ModelConfig, use_vae: bool = True
-) -> SamplePlan:
+def detection_plan(sample: Sample, tokenizer: Tokenizer, config: ModelConfig) -> SamplePlan:
     """Image, question, and the answer to learn: the verdict alone where there is no explanation.
 
     Raises ValueError where the explanation states another verdict than the label.
@@ -79,7 +76,7 @@ def detection_plan(
             f"sample {sample.key} is {'fake' if sample.fake else 'real'}, "
             f"its explanation says otherwise: {answer!r}"
         )
-    context = detection_context(sample.image, tokenizer, config, use_vae=use_vae)
+    context = detection_context(sample.image, tokenizer, config)
     return SamplePlan([*context, TextItem(tokenizer.encode(answer), loss=True)], fake=sample.fake)
 
 

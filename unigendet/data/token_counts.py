@@ -20,14 +20,12 @@ def generation_tokens(outline: Outline, tokenizer: Tokenizer, config: ModelConfi
     return caption + _latent_tokens(outline, config)
 
 
-def detection_tokens(
-    outline: Outline, tokenizer: Tokenizer, config: ModelConfig, use_vae: bool
-) -> int:
+def detection_tokens(outline: Outline, tokenizer: Tokenizer, config: ModelConfig) -> int:
     """Of `prompts.detection_plan`."""
     answer = outline.explanation or answer_text(outline.fake)
     texts = sum(len(tokenizer.encode(text)) + _MARKERS for text in (QUESTION, answer))
     vit = _image_tokens(outline, config.vit_resize, config.vit.patch_size)
-    return texts + vit + (_latent_tokens(outline, config) if use_vae else 0)
+    return texts + vit + (_latent_tokens(outline, config) if config.smsa else 0)
 
 
 def _latent_tokens(outline: Outline, config: ModelConfig) -> int:

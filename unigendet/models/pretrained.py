@@ -42,16 +42,21 @@ VAE_STEM = "vae"
 MODEL_FILE = f"{MODEL_STEM}.safetensors"
 VAE_FILE = f"{VAE_STEM}.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+_LATER = {"alignment_width", "smsa"}
+"""Fields that may be left out: folders from before they were there stay readable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
     """What a model folder holds, in evaluation mode."""
 
-    config: ModelConfig
     model: UniGenDetModel
     vae: LatentAutoencoder
     tokenizer: Tokenizer
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
 
 
 def save_pretrained(
@@ -146,7 +151,7 @@ def load_pretrained(
         vae.load_published_state_dict(read_weights(folder / VAE_FILE))
     except ValueError as error:
         raise ValueError(f"{folder / VAE_FILE}: {error}") from error
-    return Pretrained(config, model.eval(), vae.eval(), tokenizer)
+    return Pretrained(model.eval(), vae.eval(), tokenizer)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -193,15 +198,12 @@ def config_from_json(text: str, source: Path) -> ModelConfig:
 
 
 def _build(cls: Any, values: Any, where: str) -> Any:
-    """A (nested) configuration dataclass from decoded JSON, strictly.
-
-    What is None unless it is set may be left out: folders from before it was there stay readable.
-    """
+    """A (nested) configuration dataclass from decoded JSON, strictly but for `_LATER`."""
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected an object, got {values!r}")
     hints = typing.get_type_hints(cls)
     names = {field.name for field in dataclasses.fields(cls)}
-    needed = {field.name for field in dataclasses.fields(cls) if field.default is not None}
+    needed = names - _LATER
     for kind, odd in (
         ("missing", needed - values.keys()),
         ("unknown", values.keys() - names),

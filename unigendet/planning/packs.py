@@ -81,11 +81,10 @@ def training_pack(
     generation: int,
     detection: int,
     texts: Texts,
-    use_vae: bool = True,
 ) -> PackShape:
     """A pack of so many samples of images of `image_size` pixels a side; no caption is dropped."""
     drawn = generation_sample(config, image_size, texts)
-    judged = detection_sample(config, image_size, texts, use_vae=use_vae)
+    judged = detection_sample(config, image_size, texts)
     return drawn.times(generation).plus(judged.times(detection))
 
 
@@ -98,16 +97,14 @@ def generation_sample(config: ModelConfig, image_size: int, texts: Texts) -> Pac
     )
 
 
-def detection_sample(
-    config: ModelConfig, image_size: int, texts: Texts, *, use_vae: bool
-) -> PackShape:
+def detection_sample(config: ModelConfig, image_size: int, texts: Texts) -> PackShape:
     """An image to judge, the question and the answer."""
     return _sample(
         question=texts.question,
         answer=texts.answer,
         vit=_patches(config, image_size),
-        latents=_latents(config, image_size) if use_vae else 0,
-        pixels=_pixels(config, image_size) if use_vae else 0,
+        latents=_latents(config, image_size) if config.smsa else 0,
+        pixels=_pixels(config, image_size) if config.smsa else 0,
     )
 
 
