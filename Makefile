@@ -11,6 +11,7 @@ PROFILE ?= tiny
 PYTEST_ARGS ?=
 SEEDS ?= 11 12 13 14 15
 ARMS ?= full no_smsa no_gduf no_diga
+JOBS ?= 1
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DO_NOT_TRACK := 1
@@ -42,11 +43,11 @@ repro: $(STAMP) ## run the experiment in params.yaml: every stage that is not up
 smoke: $(STAMP) ## run the same stages in miniature, in a scratch copy of the workspace
 	python -m pipeline.smoke
 
-claims: $(STAMP) ## ablations into docs/results/: make claims SEEDS="11 12" ARMS="full no_diga" PROFILE=tiny
-	python -m pipeline.claims run --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS)
+claims: $(STAMP) ## ablations into docs/results/: make claims SEEDS="11 12" ARMS="full no_diga" JOBS=2 PROFILE=tiny
+	python -m pipeline.claims run --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS) --jobs $(JOBS)
 
 leave-one-out: $(STAMP) ## each forgery family in turn the only test family
-	python -m pipeline.claims leave-one-out --profile $(PROFILE) --seeds $(SEEDS)
+	python -m pipeline.claims leave-one-out --profile $(PROFILE) --seeds $(SEEDS) --jobs $(JOBS)
 
 results: $(STAMP) ## make docs/results.md from docs/results/ alone
 	python -m pipeline.claims report

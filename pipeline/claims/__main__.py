@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--weights", type=Path, help="a sweep's best.yaml: the loss weights of every arm"
     )
+    shared.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="seeds to run at a time (default 1)"
+    )
     run = verbs.add_parser("run", parents=[shared], help="seeds x arms, then the page")
     run.add_argument(
         "--arms", nargs="*", default=list(DEFAULT_ARMS), metavar="ARM", help=", ".join(ARMS)
@@ -69,7 +72,11 @@ def main(arguments: Sequence[str]) -> int:
                 for family, why in refused.items():
                     print(f"[claims] {family} cannot be the only test family: {why}", flush=True)
             seeds = list(dict.fromkeys(options.seeds))
-            failed = run_plan(Plan(workspace, profile, base, arms, seeds, typed(arguments)))
+            if options.jobs < 1:
+                raise ValueError(f"--jobs must be at least 1, not {options.jobs}")
+            command = typed(arguments)
+            plan = Plan(workspace, profile, base, arms, seeds, command, options.jobs)
+            failed = run_plan(plan)
         write_page(workspace)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

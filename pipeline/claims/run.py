@@ -1,4 +1,4 @@
-"""Runs arms x seeds, one after the other, each a `dvc repro evaluate` in a copy of the workspace.
+"""Runs arms x seeds, each a `dvc repro evaluate` in its seed's copy of the workspace.
 
 The copies share one DVC cache, and with it DVC's run cache: a stage that an earlier arm ran with
 the same code, parameters and inputs is restored from there. So the arms of a seed share their
@@ -10,18 +10,21 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.claims.arms import Arm, arm_params
+from pipeline.claims.arms import Arm, arm_params, overridden
 from pipeline.claims.collect import collect, machine
 from pipeline.claims.result import RESULTS, ArmResult, is_done, result_path, results_code
 from pipeline.params import parse_params
@@ -43,11 +46,24 @@ class Plan:
     seeds: Sequence[int]
     command: str
     """As it was typed; every result carries it."""
+    jobs: int = 1
+    """Seeds at a time. Where Ray is local they share the cores out."""
 
     @property
     def results(self) -> Path:
         """Where the results of this profile lie."""
         return self.workspace / RESULTS / self.profile.stem
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """An arm and seed that has no result yet."""
+
+    arm: Arm
+    seed: int
+    fingerprint: str
+    text: str
+    """Of its params.yaml."""
 
 
 def run_plan(plan: Plan) -> list[str]:
@@ -57,15 +73,19 @@ def run_plan(plan: Plan) -> list[str]:
     results of other parameters or code, and where another run of the profile is under way.
     """
     code = results_code(plan.workspace)
+    values = dict(plan.base)
+    if plan.jobs > 1 and not (values["cluster"]["num_cpus"] or os.environ.get("RAY_ADDRESS")):
+        share = max(1, (os.cpu_count() or 1) // plan.jobs)
+        values = overridden(values, {"cluster.num_cpus": share})
     todo = []
     for seed in plan.seeds:
         for arm in plan.arms:
-            params, text = arm_params(plan.base, arm, seed)
+            params, text = arm_params(values, arm, seed)
             path = result_path(plan.results, arm.name, seed)
             if is_done(path, params.fingerprint(), code):
                 print(f"[claims] {arm.name}, seed {seed}: there already", flush=True)
             else:
-                todo.append((arm, seed, text))
+                todo.append(_Order(arm, seed, params.fingerprint(), text))
     if not todo:
         return []
     home = plan.workspace / "runs" / "claims" / plan.profile.stem
@@ -77,33 +97,108 @@ def run_plan(plan: Plan) -> list[str]:
         raise ValueError(f"another run of these claims is under way in {home}") from None
 
 
-def _run_all(plan: Plan, todo: Sequence[tuple[Arm, int, str]], home: Path, code: str) -> list[str]:
-    failed: list[str] = []
-    began = time.perf_counter()
-    revision = git_revision(plan.workspace)
-    copy = _fresh_copy(plan, home)
-    for number, (arm, seed, text) in enumerate(todo, start=1):
-        name = f"{arm.name}, seed {seed}"
-        print(f"[claims] {number} of {len(todo)}: {name}", flush=True)
-        log = home / f"{arm.name}-seed{seed}.log"
+def _run_all(plan: Plan, todo: Sequence[_Order], home: Path, code: str) -> list[str]:
+    runner = _Runner(plan, home, code, len(todo))
+    by_seed: dict[int, list[_Order]] = {}
+    for order in todo:
+        by_seed.setdefault(order.seed, []).append(order)
+    with ThreadPoolExecutor(plan.jobs) as pool:
         try:
-            (copy / "params.yaml").write_text(text, encoding="utf-8")
-            _repro(copy, plan.workspace, log)
-            saved = _keep(plan, arm, seed, copy, code, revision)
-            print(f"[claims] {name}: {saved}", flush=True)
-        except (ValueError, OSError) as error:
-            # One arm's failure must not lose the others: it is told at the end, with exit code 1.
-            failed.append(f"{name}: {error}")
-            print(f"[claims] {name} failed: {error}", file=sys.stderr, flush=True)
-        spent = time.perf_counter() - began
-        left = spent / number * (len(todo) - number)
-        print(f"[claims] {_clock(spent)} so far, about {_clock(left)} left", flush=True)
-    return failed
+            list(pool.map(runner.run_seed, by_seed.values()))
+        except BaseException:
+            runner.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return runner.failed
 
 
-def _fresh_copy(plan: Plan, home: Path) -> Path:
-    """Today's code in a folder of its own, with the cache of all earlier copies."""
-    copy, cache = home / "workspace", home / "cache"
+class _Runner:
+    """Runs the arms of a seed in turn, in a copy of its own; seeds may run beside each other."""
+
+    def __init__(self, plan: Plan, home: Path, code: str, total: int) -> None:
+        self.failed: list[str] = []
+        self._plan, self._home, self._code, self._total = plan, home, code, total
+        self._revision = git_revision(plan.workspace)
+        self._began = time.perf_counter()
+        self._lock = Lock()
+        self._ended = 0
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run_seed(self, orders: Sequence[_Order]) -> None:
+        """All arms of one seed; those that fail are in `failed`."""
+        copy = _fresh_copy(self._plan, self._home, orders[0].seed)
+        for order in orders:
+            if self._stopped:
+                return
+            name = f"{order.arm.name}, seed {order.seed}"
+            print(f"[claims] {name}: begins", flush=True)
+            log = self._home / f"{order.arm.name}-seed{order.seed}.log"
+            try:
+                (copy / "params.yaml").write_text(order.text, encoding="utf-8")
+                self._repro(copy, log)
+                saved = _keep(self._plan, order, copy, self._code, self._revision)
+                print(f"[claims] {name}: {saved}", flush=True)
+            except (ValueError, OSError) as error:
+                # One arm's failure must not lose the others: it is told at the end, exit code 1.
+                self.failed.append(f"{name}: {error}")
+                print(f"[claims] {name} failed: {error}", file=sys.stderr, flush=True)
+            self._tell_time()
+
+    def stop(self) -> None:
+        """Ends what runs; nothing new begins."""
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                # DVC, the stage and what it started, as Ctrl-C at a terminal would.
+                os.killpg(child.pid, signal.SIGINT)
+
+    def _tell_time(self) -> None:
+        with self._lock:
+            self._ended += 1
+            spent = time.perf_counter() - self._began
+            left = spent / self._ended * (self._total - self._ended)
+            print(
+                f"[claims] {self._ended} of {self._total} in {_clock(spent)}, "
+                f"about {_clock(left)} left",
+                flush=True,
+            )
+
+    def _repro(self, copy: Path, log: Path) -> None:
+        """`dvc repro evaluate` in the copy, its output in `log`; ValueError with the end of it."""
+        with log.open("w", encoding="utf-8") as file:
+            with self._lock:
+                if self._stopped:
+                    raise ValueError("not begun")
+                child = subprocess.Popen(
+                    ["dvc", "repro", "evaluate"],
+                    cwd=copy,
+                    env=_environment(self._plan.workspace),
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                self._children.add(child)
+            code = child.wait()
+            with self._lock:
+                self._children.discard(child)
+        if code:
+            last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+            raise ValueError("\n  ".join([f"dvc repro ended with {code}, see {log}", *last]))
+
+
+def _environment(workspace: Path) -> dict[str, str]:
+    tools = str(Path(sys.executable).parent)
+    return stage_environment() | {
+        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}",
+        # Saved state and tracked runs stay with those of the workspace.
+        "UNIGENDET_HOME": str(workspace),
+    }
+
+
+def _fresh_copy(plan: Plan, home: Path, seed: int) -> Path:
+    """Today's code in a folder of its own, with the cache of all copies."""
+    copy, cache = home / f"seed{seed}", home / "cache"
     shutil.rmtree(copy, ignore_errors=True)
     cache.mkdir(exist_ok=True)
     copy_workspace(plan.workspace, copy, params=plan.profile)
@@ -111,36 +206,14 @@ def _fresh_copy(plan: Plan, home: Path) -> Path:
     return copy
 
 
-def _repro(copy: Path, workspace: Path, log: Path) -> None:
-    """`dvc repro evaluate` in the copy, its output in `log`; ValueError with the end of it."""
-    tools = str(Path(sys.executable).parent)
-    environment = stage_environment() | {
-        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}",
-        # Saved state and tracked runs stay with those of the workspace.
-        "UNIGENDET_HOME": str(workspace),
-    }
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            ["dvc", "repro", "evaluate"],
-            cwd=copy,
-            env=environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    if done.returncode:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-        raise ValueError("\n  ".join([f"dvc repro ended with {done.returncode}, see {log}", *last]))
-
-
-def _keep(plan: Plan, arm: Arm, seed: int, copy: Path, code: str, revision: str) -> Path:
-    params, _ = arm_params(plan.base, arm, seed)
+def _keep(plan: Plan, order: _Order, copy: Path, code: str, revision: str) -> Path:
     base = parse_params({**plan.base, "seed": 0})
     result = ArmResult(
         profile=plan.profile.stem,
-        arm=arm.name,
-        seed=seed,
-        overrides=dict(arm.overrides),
-        fingerprint=params.fingerprint(),
+        arm=order.arm.name,
+        seed=order.seed,
+        overrides=dict(order.arm.overrides),
+        fingerprint=order.fingerprint,
         base=base.fingerprint(),
         code=code,
         revision=revision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from pipeline.claims.__main__ import main
 from pipeline.claims.arms import base_values, named_arms
 from pipeline.claims.collect import collect
 from pipeline.claims.result import load_result, load_results
-from pipeline.claims.run import Plan, run_plan
+from pipeline.claims.run import Plan, _Runner, run_plan
+from pipeline.params import load_params
 
 SMOKE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
 
@@ -39,12 +41,12 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
     monkeypatch.setattr(runner, "copy_workspace", copied)
     monkeypatch.setattr(runner, "collect", collected)
-    monkeypatch.setattr(runner, "_repro", lambda copy, workspace, log: None)
+    monkeypatch.setattr(runner._Runner, "_repro", lambda self, copy, log: None)
     arms = named_arms(["full", "no_diga"])
     return Plan(tmp_path, SMOKE, base_values(SMOKE), arms, (11, 12), "make claims")
 
 
-def _refuse(copy: Path, workspace: Path, log: Path) -> None:
+def _refuse(self: _Runner, copy: Path, log: Path) -> None:
     raise AssertionError("ran again")
 
 
@@ -55,10 +57,14 @@ def test_what_is_there_is_not_run_again_and_more_seeds_add_up(
     names = [path.name for path in sorted(plan.results.glob("*"))]
     assert names == [f"{a}-seed{s}.json" for a in ("full", "no_diga") for s in (11, 12)]
     said = capsys.readouterr().out
-    assert "4 of 4: no_diga, seed 12" in said and "about 0 min left" in said
+    assert (
+        "no_diga, seed 12: docs/results/smoke/no_diga-seed12.json" in said
+        and "4 of 4" in said
+        and "about 0 min left" in said
+    )
     run_plan(replace(plan, seeds=(11, 12, 13)))
     assert len(load_results(plan.results)) == 6
-    monkeypatch.setattr(runner, "_repro", _refuse)
+    monkeypatch.setattr(runner._Runner, "_repro", _refuse)
     assert run_plan(plan) == []
 
 
@@ -67,11 +73,11 @@ def test_the_params_of_a_run_are_those_of_its_arm(
 ) -> None:
     seen = []
 
-    def read(copy: Path, workspace: Path, log: Path) -> None:
+    def read(self: _Runner, copy: Path, log: Path) -> None:
         seen.append((copy / "params.yaml").read_text())
-        assert str(workspace / "runs") in (copy / ".dvc" / "config.local").read_text()
+        assert str(plan.workspace / "runs") in (copy / ".dvc" / "config.local").read_text()
 
-    monkeypatch.setattr(runner, "_repro", read)
+    monkeypatch.setattr(runner._Runner, "_repro", read)
     run_plan(replace(plan, seeds=(11,)))
     assert "seed: 11" in seen[0] and "align_weight: 0.0" in seen[1]
 
@@ -79,19 +85,43 @@ def test_the_params_of_a_run_are_those_of_its_arm(
 def test_a_failed_arm_is_told_at_the_end_and_the_others_are_kept(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(copy: Path, workspace: Path, log: Path) -> None:
+    def fail(self: _Runner, copy: Path, log: Path) -> None:
         if "full-seed11" in log.name:
             raise ValueError("no luck")
 
-    monkeypatch.setattr(runner, "_repro", fail)
+    monkeypatch.setattr(runner._Runner, "_repro", fail)
     assert run_plan(plan) == ["full, seed 11: no luck"]
     assert len(list(plan.results.glob("*.json"))) == 3
 
 
-def test_the_end_of_a_failed_log_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "copy").mkdir()
-    with pytest.raises(ValueError, match="dvc repro ended with"):
-        runner._repro(tmp_path / "copy", tmp_path, tmp_path / "log")
+def test_the_end_of_a_failed_log_is_shown(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # a real DVC, in a folder that is none of its own
+    one = replace(plan, seeds=(11,), arms=plan.arms[:1])
+    monkeypatch.setattr(runner, "copy_workspace", _nothing_but_dvc)
+    (failed,) = run_plan(one)
+    assert "dvc repro ended with" in failed and "full-seed11.log" in failed
+
+
+def _nothing_but_dvc(workspace: Path, target: Path, *, params: Path) -> None:
+    (target / ".dvc").mkdir(parents=True)
+
+
+def test_seeds_run_beside_each_other_and_share_the_cores(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, seen = Barrier(2, timeout=30), []
+
+    def meet(self: _Runner, copy: Path, log: Path) -> None:
+        seen.append(load_params(copy / "params.yaml").cluster.num_cpus)
+        together.wait()
+
+    monkeypatch.setattr(runner._Runner, "_repro", meet)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert run_plan(replace(plan, jobs=2)) == []
+    assert len(load_results(plan.results)) == 4 and set(seen) == {3}
 
 
 def test_other_parameters_or_code_are_refused_with_the_way_out(plan: Plan) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +31,22 @@ stages:
 """
 
 
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A git and DVC repository without stages."""
+    folder = tmp_path / "workspace"
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    (folder / ".gitignore").write_text("/outputs/\n/runs/\n")
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    return folder
+
+
 def test_arms_of_a_seed_share_the_stages_before_they_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace, ran = tmp_path / "workspace", tmp_path / "ran.txt"
-    (workspace / ".dvc").mkdir(parents=True)
-    (workspace / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
-    (workspace / ".gitignore").write_text("/outputs/\n/runs/\n")
+    ran = tmp_path / "ran.txt"
     (workspace / "dvc.yaml").write_text(DVC_YAML.format(ran=ran))
-    subprocess.run(["git", "init", "-q", str(workspace)], check=True)
     pools = []
 
     def collected(copy: Path) -> dict[str, Any]:
@@ -54,3 +64,27 @@ def test_arms_of_a_seed_share_the_stages_before_they_part(
     (plan.results / "full-seed11.json").unlink()
     assert run_plan(plan) == []
     assert ran.read_text().split() == ["first", "evaluate", "evaluate"]
+
+
+def test_an_interruption_ends_the_stages_that_run(workspace: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    stage = f"echo $$ >> {begun}; exec sleep 300"
+    (workspace / "dvc.yaml").write_text(f"stages:\n  evaluate:\n    cmd: {stage}\n")
+    arms = named_arms(["full", "no_diga"])
+    plan = Plan(workspace, SMOKE, base_values(SMOKE), arms, (11, 12), "make claims", jobs=2)
+
+    main = threading.main_thread().ident
+
+    def interrupt() -> None:
+        while not begun.exists() or len(begun.read_text().split()) < 2:
+            time.sleep(0.1)
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan)
+    pids = [int(pid) for pid in begun.read_text().split()]
+    assert len(pids) == 2  # the second arms have not begun
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not plan.results.exists()
