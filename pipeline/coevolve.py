@@ -73,14 +73,11 @@ def coevolve(ctx: StageContext) -> None:
         ctx.log(f"{name} = {in_force[name]:g} (from {source})")
         ctx.run.set_tag(f"unigendet.{name}.from", source)
     ctx.run.log_params({"in_force": in_force})
-    data = DetectionData(
-        shards=ctx.inputs["shard"],
-        forged=ctx.inputs["forge"],
-        seed=ctx.seed,
+    data = DetectionData.of(
+        ctx,
         text_dropout=section.text_dropout,
         validation_images=section.validation_images,
         fresh_share=section.fresh_share,
-        degradations=ctx.params.data.degradations.config(),
     )
     job = CoevolveJob(ctx.inputs["pretrain_detector"], data, weights, section)
     finished = train_on_ray(ctx, train_rounds, job)
@@ -171,7 +168,7 @@ def _finish(
         return
     loaded = load_pretrained(start)
     save_pretrained(folder, without_alignment_head(loaded.model), loaded.vae, loaded.tokenizer)
-    before = load_pretrained(session.folder / "kept" / phases[-2] / _MODEL)
+    before = load_pretrained(session.kept(phases[-2]) / _MODEL)
     entered_diga = without_alignment_head(before.model)
     save_pretrained(folder / BEFORE_DIGA, entered_diga, before.vae, before.tokenizer)
 
@@ -186,7 +183,7 @@ def _finish(
     draw_rows(folder / "diga_before_after.png", [rows[0], *rows[-2:]], captions)
     if job.section.matrix_images:
         for file in (WHO_FOOLS_WHOM, PICTURE):
-            shutil.copyfile(session.folder / "kept" / _MATRIX / file, folder / file)
+            shutil.copyfile(session.kept(_MATRIX) / file, folder / file)
     by_phase = {name: half_rounds.validation(name) for name in names}
     figures = {f"val_{name}": value for name, value in by_phase[phases[-1]].items()}
     write_summary(folder, figures, phases=by_phase, weights=asdict(job.weights))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline.stage import StageContext
     from unigendet.config import ModelConfig
     from unigendet.data.composition import Budget
     from unigendet.data.degradations import Degradations
@@ -38,6 +39,26 @@ class DetectionData:
     """What happens to the images that are trained on; validation sees them as they are."""
     fresh_share: float = 0.0
     """Share of the training fakes that is of `more_fakes`, where there are any."""
+
+    @classmethod
+    def of(
+        cls,
+        ctx: StageContext,
+        *,
+        text_dropout: float,
+        validation_images: int,
+        fresh_share: float = 0.0,
+    ) -> DetectionData:
+        """What the stages before this one left."""
+        return cls(
+            shards=ctx.inputs["shard"],
+            forged=ctx.inputs["forge"],
+            seed=ctx.seed,
+            text_dropout=text_dropout,
+            validation_images=validation_images,
+            degradations=ctx.params.data.degradations.config(),
+            fresh_share=fresh_share,
+        )
 
     def batches(
         self,

@@ -33,13 +33,8 @@ class DetectorJob:
 def pretrain_detector(ctx: StageContext) -> None:
     """Write the detector's model folder and history into `ctx.out`."""
     section = ctx.params.pretrain_detector
-    data = DetectionData(
-        shards=ctx.inputs["shard"],
-        forged=ctx.inputs["forge"],
-        seed=ctx.seed,
-        text_dropout=section.text_dropout,
-        validation_images=section.validation_images,
-        degradations=ctx.params.data.degradations.config(),
+    data = DetectionData.of(
+        ctx, text_dropout=section.text_dropout, validation_images=section.validation_images
     )
     job = DetectorJob(ctx.inputs["pretrain_generator"], data, section)
     finished = train_on_ray(ctx, train_detector, job)

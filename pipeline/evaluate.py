@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import METRICS, file_hash, read_json, write_json
+from pipeline.artifacts import METRICS, SUMMARY, file_hash, read_json, write_json
 from pipeline.benchmarks import (
     audit_benchmarks,
     benchmark_metrics,
@@ -40,8 +40,6 @@ from unigendet.types import EvalRecord, Sample
 
 EVERYDAY = "everyday"
 SETS = ("train", "val", "test", EVERYDAY)
-SUMMARY = "summary.json"
-"""The few values that experiments are compared by, flat."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import HISTORY, read_json, write_json
+from pipeline.artifacts import HISTORY, SUMMARY, read_json, write_json
 from pipeline.stage import StageContext
-
-SUMMARY = "summary.json"
-"""What the worker measured of its result: `{"figures": {name: number}, "seconds": {phase: s}}`."""
 
 
 def write_summary(folder: Path, figures: Mapping[str, float], **details: Any) -> None:
-    """Write the worker's figures, and whatever else describes the result."""
+    """Write summary.json, `{"figures": {name: number}}` and whatever else describes the result."""
     write_json(folder / SUMMARY, {"figures": dict(figures), **details})
 
 
@@ -25,7 +22,9 @@ def export_session(ctx: StageContext, finished: Path, result: str) -> None:
 
     Its pictures and figures go to MLflow; the seconds of each phase to the stage's timings.
     """
-    shutil.copytree(finished / "kept" / result, ctx.out, dirs_exist_ok=True)
+    from unigendet.training.session import KEPT
+
+    shutil.copytree(finished / KEPT / result, ctx.out, dirs_exist_ok=True)
     shutil.copyfile(finished / HISTORY, ctx.out / HISTORY)
     for picture in sorted(ctx.out.glob("*.png")):
         ctx.run.log_figure(picture.stem, picture)

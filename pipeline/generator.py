@@ -117,7 +117,7 @@ def _load_autoencoder(session: TrainingSession, job: GeneratorJob) -> LatentAuto
     from unigendet.models.vae import LatentAutoencoder
     from unigendet.models.weight_files import read_weights
 
-    folder = session.folder / "kept" / _AUTOENCODER
+    folder = session.kept(_AUTOENCODER)
     scaling = json.loads((folder / "scaling.json").read_text(encoding="utf-8"))
     vae = LatentAutoencoder(replace(job.model.config(vocab_size=1).vae, **scaling))
     vae.load_published_state_dict(read_weights(folder / "vae.safetensors"))

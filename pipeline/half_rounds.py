@@ -84,16 +84,17 @@ class HalfRounds:
         """(N, H, W, 3), what the model of a kept half-round drew for `asked`."""
         asked = self.asked()
         height, width, _ = asked[0].image.shape
-        return read_sheet(self._kept(name) / _DRAWN, len(asked), (height, width))
+        return read_sheet(self.session.kept(name) / _DRAWN, len(asked), (height, width))
 
     def validation(self, name: str) -> dict[str, float]:
         """The validation figures of a kept half-round."""
-        figures: dict[str, float] = read_json(self._kept(name) / _VALIDATION)
+        figures: dict[str, float] = read_json(self.session.kept(name) / _VALIDATION)
         return figures
 
     def features(self, name: str | None = None) -> NDArray[np.float32]:
         """(N, 1280), features of what a kept half-round drew; of the reference without a name."""
-        path = self._kept(name) / _FEATURES if name else self._kept(START) / _REAL_FEATURES
+        kept = self.session.kept
+        path = kept(name) / _FEATURES if name else kept(START) / _REAL_FEATURES
         rows: NDArray[np.float32] = np.load(path, allow_pickle=False)
         return rows
 
@@ -118,9 +119,6 @@ class HalfRounds:
     @property
     def _device(self) -> str:
         return str(self.session.device)
-
-    def _kept(self, name: str) -> Path:
-        return self.session.folder / "kept" / name
 
     def _real(self, count: int) -> list[Sample]:
         from unigendet.data.shards import ShardDataset

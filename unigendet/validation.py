@@ -88,14 +88,6 @@ def validate(
         answer = F.cross_entropy(output.ce_logits.float(), batch.ce_labels.to(device))
         verdicts.append(float(verdict) * len(part))
         answers.append(float(answer) * len(part))
-    flow = list[float]()
-    for start in range(0, len(real), _BATCH):
-        part = real[start : start + _BATCH]
-        plans = [generation_plan(sample, tokenizer, model.config, 0.0) for sample in part]
-        batch = _packed(plans, model, tokenizer, seed, start).to(device)
-        output = model(batch, encode_images(vae, batch))
-        error = F.mse_loss(output.velocity.float(), output.target.float())
-        flow.append(float(error) * len(part))
     labels = np.array([sample.fake for sample in samples])
     values = np.array(scores)
     families = sorted({sample.generator for sample in fakes})
@@ -112,8 +104,36 @@ def validate(
         },
         det_loss=sum(verdicts) / len(samples),
         text_loss=sum(answers) / len(samples),
-        flow_loss=sum(flow) / len(real),
+        flow_loss=flow_loss(model, vae, tokenizer, real, seed=seed),
     )
+
+
+@torch.no_grad()
+def flow_loss(
+    model: UniGenDetModel,
+    vae: Encoder,
+    tokenizer: Tokenizer,
+    real: Sequence[Sample],
+    *,
+    seed: int = 0,
+) -> float:
+    """The flow-matching loss on real images, each with its caption, timestep and noise of `seed`.
+
+    Raises ValueError without images, and where one is a fake.
+    """
+    if not real:
+        raise ValueError("a flow loss needs at least one real image")
+    device = model.llm2vae.weight.device
+    model.eval()
+    total = 0.0
+    for start in range(0, len(real), _BATCH):
+        part = real[start : start + _BATCH]
+        plans = [generation_plan(sample, tokenizer, model.config, 0.0) for sample in part]
+        batch = _packed(plans, model, tokenizer, seed, start).to(device)
+        output = model(batch, encode_images(vae, batch))
+        error = F.mse_loss(output.velocity.float(), output.target.float())
+        total += float(error) * len(part)
+    return total / len(real)
 
 
 def _packed(

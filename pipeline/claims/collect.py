@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts import METRICS, OUTPUTS, STAGES, StageTimings, read_json, tree_hash
+from pipeline.artifacts import METRICS, OUTPUTS, STAGES, SUMMARY, StageTimings, read_json, tree_hash
 from pipeline.coevolve import BEFORE_DIGA
 from unigendet.evaluation import CROSS_DATASET, IN_DOMAIN, SUITES, judge, suites_of
 from unigendet.forgeries.roles import TRAITS
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unigendet.types import EvalRecord
 
 HOME, EVERYDAY = "home", "everyday"
+_FLOW_DRAWS = 4
+"""Of timesteps and noise for each test tile."""
 _DETECTION = ("auroc", "balanced_accuracy", "balanced_nll")
 _GENERATION = ("model", "before_diga", "pretrained", "reconstructed", "real")
 
@@ -27,12 +29,13 @@ _GENERATION = ("model", "before_diga", "pretrained", "reconstructed", "real")
 def collect(workspace: Path) -> dict[str, Any]:
     """The fields of `ArmResult` that come from a workspace's outs.
 
-    Judges the model as it entered the last DIGA phase too: a minute's work on two cores.
+    Judges the model as it entered the last DIGA phase too, and takes flow losses: a minute's work
+    on two cores.
     """
     outputs = workspace / OUTPUTS
     metrics = read_json(outputs / "eval" / METRICS)
     records = read_records(outputs / "eval" / RECORDS)
-    summary = read_json(outputs / "model" / "summary.json")
+    summary = read_json(outputs / "model" / SUMMARY)
     trained_on = {r.generator for r in records if r.suite == IN_DOMAIN and r.fake}
     shards, forged = outputs / "shards", outputs / "forged"
     pool = hashlib.sha256((tree_hash(shards) + tree_hash(forged)).encode()).hexdigest()[:16]
@@ -48,7 +51,7 @@ def collect(workspace: Path) -> dict[str, Any]:
         "own_decoder": sorted(name for name, traits in TRAITS.items() if traits.own_decoder),
         "figures": {
             "detection": detection_values(metrics["detection"]),
-            "generation": generation_values(metrics["images"]),
+            "generation": generation_values(metrics["images"]) | flow_losses(outputs),
             "forgetting": forgetting(outputs, records, frozenset(trained_on)),
             "validation": {
                 f"{phase}_{name}": value
@@ -81,6 +84,24 @@ def generation_values(images: Mapping[str, Any]) -> dict[str, float | None]:
     if "diga_change" in images["relations"]:
         values["diga_change"] = images["relations"]["diga_change"]["value"]
     return values
+
+
+def flow_losses(outputs: Path) -> dict[str, float]:
+    """On the real test tiles, at the same timesteps and noise for every arm and seed."""
+    from unigendet.data.shards import ShardDataset
+    from unigendet.models.pretrained import load_pretrained
+    from unigendet.validation import flow_loss
+
+    real = list(ShardDataset(outputs / "shards", "test").only(fake=False))
+    model, found = outputs / "model", {}
+    for name, folder in (("model", model), ("before_diga", model / BEFORE_DIGA)):
+        own = load_pretrained(folder)
+        losses = [
+            flow_loss(own.model, own.vae, own.tokenizer, real, seed=draw)
+            for draw in range(_FLOW_DRAWS)
+        ]
+        found[f"flow_loss_{name}"] = sum(losses) / len(losses)
+    return found
 
 
 def scores_of(records: Iterable[EvalRecord]) -> dict[str, dict[str, dict[str, list[float]]]]:

@@ -50,8 +50,8 @@ CLAIMS = tuple(
             "no_gduf",
             ((UNSEEN, 1), (EVERYDAY, 1), ("nll_unseen", -1), ("auroc_in_domain", 1)),
         ),
-        ("GDUF helps generation", "no_gduf", (("kd", -1), ("fd", -1))),
-        ("DIGA helps generation", "no_diga", (("kd", -1), ("fd", -1))),
+        ("GDUF helps generation", "no_gduf", (("kd", -1), ("fd", -1), ("flow_loss", -1))),
+        ("DIGA helps generation", "no_diga", (("kd", -1), ("fd", -1), ("flow_loss", -1))),
         ("The full method beats a detector trained alone", "alone", ((UNSEEN, 1), (EVERYDAY, 1))),
     )
     for place, (figure, better) in enumerate(figures)
@@ -119,6 +119,7 @@ def figure_of(result: ArmResult, name: str) -> float:
         "auroc_in_domain_after_diga": ("forgetting", "in_domain_auroc_after_diga"),
         "kd": ("generation", "kd_model"),
         "fd": ("generation", "fd_model"),
+        "flow_loss": ("generation", "flow_loss_model"),
     }[name]
     value = result.figures[group].get(key)
     if value is None:

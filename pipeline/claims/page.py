@@ -31,6 +31,7 @@ _WORDS = {
     "balanced_accuracy_unseen": "balanced accuracy, unseen families",
     "kd": "KD of generated tiles",
     "fd": "FD of generated tiles",
+    "flow_loss": "flow loss on test tiles",
 }
 _HEAD = f"""# Results
 

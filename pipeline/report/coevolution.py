@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.artifacts import read_json
+from pipeline.artifacts import SUMMARY, read_json
 from pipeline.heat_map import WHO_FOOLS_WHOM
 from pipeline.phases import START, phase_label
 from pipeline.report import charts
@@ -13,7 +13,6 @@ from pipeline.report.html import Content, Markup, element, figure, join, paragra
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.numbers import Measured
 
-SUMMARY = "summary.json"
 FIGURES = {
     "auroc": "AUROC",
     "det_loss": "verdict loss",

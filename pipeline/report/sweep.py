@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.artifacts import read_json
+from pipeline.artifacts import SUMMARY, TRIALS, read_json
 from pipeline.report.charts import Tried, pareto
 from pipeline.report.html import Content, Markup, element, figure, paragraph, section, table
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.numbers import plain, seconds
 
-TRIALS, SUMMARY = "trials.json", "summary.json"
 WEIGHTS = {
     "flow_weight": "flow",
     "det_weight": "verdict",

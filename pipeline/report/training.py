@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.artifacts import read_json
+from pipeline.artifacts import SUMMARY, read_json
 from pipeline.report import charts
 from pipeline.report.html import (
     Content,
@@ -22,7 +22,6 @@ STAGES = {
     "pretrain_detector": "Learning to detect",
     "coevolve": "Learning together",
 }
-SUMMARY = "summary.json"
 TERMS = {
     "text_loss": "explanation loss",
     "det_loss": "verdict loss",

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import BEST_WEIGHTS, HISTORY, write_json
+from pipeline.artifacts import BEST_WEIGHTS, HISTORY, TRIALS, write_json
 from pipeline.coevolution import with_teacher_found
 from pipeline.detection_data import DetectionData
 from pipeline.loss_weights import save_best
@@ -39,7 +39,6 @@ from pipeline.sweep.trial import (
 from pipeline.tracking import Run, nested_run
 from unigendet.forgeries.roles import families_with
 
-TRIALS = "trials.json"
 _TUNE = "ray"
 _SCRATCH = "trials"
 _RUN_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -106,13 +105,8 @@ def trial_order(ctx: StageContext) -> TrialOrder:
     import ray
 
     section, coevolve = ctx.params.sweep, with_teacher_found(ctx.params.coevolve)
-    data = DetectionData(
-        shards=ctx.inputs["shard"],
-        forged=ctx.inputs["forge"],
-        seed=ctx.seed,
-        text_dropout=coevolve.text_dropout,
-        validation_images=section.validation_images,
-        degradations=ctx.params.data.degradations.config(),
+    data = DetectionData.of(
+        ctx, text_dropout=coevolve.text_dropout, validation_images=section.validation_images
     )
     resources = ray.cluster_resources()
     cuda = bool(resources.get("GPU", 0)) and ctx.params.cluster.device != "cpu"

@@ -34,7 +34,7 @@ def _result(arm: str, seed: int, *, apart: float, kd: float, before: float = 0.9
             "in_domain_all_auroc": 0.98,
             "cross_generator_all_balanced_accuracy": 0.8,
         },
-        "generation": {"kd_model": kd, "fd_model": 30 * kd},
+        "generation": {"kd_model": kd, "fd_model": 30 * kd, "flow_loss_model": 4 * kd},
         "forgetting": {
             "in_domain_auroc_before_diga": before,
             "in_domain_auroc_after_diga": 0.98,

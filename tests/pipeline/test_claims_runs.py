@@ -159,6 +159,8 @@ def test_what_is_kept_of_a_finished_run(finished: Path) -> None:
     assert {len(sources) for sources in home.values()} == {8}
     figures = found["figures"]
     assert figures["generation"]["kd_model"] is not None
+    for which in ("model", "before_diga"):  # an untrained velocity is 0: noise less data remains
+        assert 1 < figures["generation"][f"flow_loss_{which}"] < 2
     # Both models are the same untrained one: nothing is forgotten.
     after, before = (
         figures["forgetting"][f"in_domain_auroc_{when}_diga"] for when in ("after", "before")

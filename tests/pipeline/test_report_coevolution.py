@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import SUMMARY, write_json
 from pipeline.heat_map import WHO_FOOLS_WHOM
 from pipeline.params import load_params
-from pipeline.report.coevolution import SUMMARY, coevolution_section
+from pipeline.report.coevolution import coevolution_section
 from pipeline.report.inputs import ReportInputs
 from tests.pipeline.miniature import fooling_matrix
 

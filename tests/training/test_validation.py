@@ -17,7 +17,7 @@ from unigendet.data.tokenizer import Tokenizer
 from unigendet.inference import UniGenDet
 from unigendet.models.unified import UniGenDetModel
 from unigendet.models.vae import LatentAutoencoder
-from unigendet.validation import spread, validate
+from unigendet.validation import flow_loss, spread, validate
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,19 @@ def test_figures_agree_with_inference_and_repeat(data: Miniature, model: UniGenD
     expected = -np.concatenate([np.log(1 - on_real), np.log(on_fake)]).mean()
     assert first.det_loss == pytest.approx(expected, rel=1e-4)
     assert (first.reals, first.fakes) == (len(real), len(fakes))
+
+
+def test_a_flow_loss_is_of_real_images_and_fixed_draws(data: Miniature, model: UniGenDet) -> None:
+    real, fake = ShardDataset(data.shards, "val"), ShardDataset(data.forged, "val")
+    parts = (model.model, model.vae, model.tokenizer)
+    found = flow_loss(*parts, list(real), seed=3)
+    # The model draws nothing yet: what is left is noise less data.
+    assert found == flow_loss(*parts, list(real), seed=3) != flow_loss(*parts, list(real), seed=4)
+    assert 0.9 < found < 10
+    with pytest.raises(ValueError, match="only real images may be generated"):
+        flow_loss(*parts, list(fake))
+    with pytest.raises(ValueError, match="at least one real image"):
+        flow_loss(*parts, [])
 
 
 def test_spread_takes_from_the_whole_set(data: Miniature) -> None:

@@ -37,6 +37,7 @@ from unigendet.training.loop import LogRow, TrainResult, newest_of_all, train
 from unigendet.types import Objective
 
 HISTORY = "history.jsonl"
+KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class TrainingSession:
         `produce` runs on every rank and gets an empty folder, which the leader fills; what it
         trains through `train` resumes by itself.
         """
-        kept = self.folder / "kept" / name
+        kept = self.kept(name)
         # Asked of all ranks before any of them makes it: with folders of their own, one may have it
         # already where another was interrupted.
         if parallel.least(int(kept.is_dir()), self.device):
@@ -119,10 +120,14 @@ class TrainingSession:
         self._on_progress(Progress(name, 0))
         return kept
 
+    def kept(self, name: str) -> Path:
+        """Where the result `name` lies, or will lie, when it is finished."""
+        return self.folder / KEPT / name
+
     def drop(self, name: str, part: str) -> None:
         """Delete `part` of the kept result `name`, where no later phase needs it."""
         if self.leader:
-            shutil.rmtree(self.folder / "kept" / name / part, ignore_errors=True)
+            shutil.rmtree(self.kept(name) / part, ignore_errors=True)
 
     def distribute(self, model: UniGenDetModel, optim: OptimConfig) -> UniGenDetModel:
         """Bring a model, alike on every rank, to the session's device and ranks, in place."""
