@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from pipeline.artifacts import COUNTS, QUARANTINE, write_json
 from pipeline.codec_gate import audit_sets
@@ -23,8 +24,10 @@ from pipeline.shard_decisions import LEFT_OUT, Counts, check_reals, decide
 from pipeline.shard_parts import PartOrder, PlannedItem, cut_into_parts, read_rows, write_part
 from pipeline.shard_quarantine import check_quarantine, write_lines
 from pipeline.stage import StageContext
+from pipeline.workspace import persistent_root
 from unigendet.data.audit import original_items
 from unigendet.data.contact_sheet import draw_band_map, draw_contact_sheet
+from unigendet.data.opener import is_remote, location
 from unigendet.data.prompts import prompt_corpus
 from unigendet.data.shards import ShardDataset
 from unigendet.data.sources.base import Source
@@ -43,7 +46,7 @@ evaluation image is ever also a training image."""
 def shard(ctx: StageContext) -> None:
     """Write the sets of `SETS`, the tokenizer and pictures of them into `ctx.out`."""
     params = ctx.params
-    source = open_source(params.data, seed=ctx.seed)
+    source = open_source(params.data, seed=ctx.seed, root=persistent_root(ctx.workspace))
     everyday = EverydayPhotographs(tile=params.data.image_size, crops=params.data.everyday_crops)
     with ctx.ray("ray.data"):
         ctx.mark_started()
@@ -142,17 +145,19 @@ def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> Non
         ctx.log(f"{reused} of {len(orders)} parts were finished by an earlier attempt")
 
 
-def open_source(data: DataSection, *, seed: int) -> Source:
-    """The source that the parameters name."""
+def open_source(data: DataSection, *, seed: int, root: Path) -> Source:
+    """The source that the parameters name. A folder that is not absolute lies below `root`."""
     if data.source != "blue_marble":
+        remote = is_remote(location(data.folder))
         return open_stored(
             data.source,
-            data.folder,
+            data.folder if remote else str(root / Path(data.folder).expanduser()),
             image_size=data.image_size,
             val_share=data.val_share,
             test_share=data.test_share,
             seed=seed,
             fit=data.fit,
+            crops=data.crops,
         )
     return BlueMarble(
         tile=data.image_size,

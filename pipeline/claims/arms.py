@@ -51,7 +51,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "efficientnet_teacher": {"coevolve.teacher": "efficientnet", "coevolve.teacher_layer": 10},
 }
 DEFAULT_ARMS = (FULL, "no_smsa", "no_gduf", "no_diga")
-_NO_SWEEP = {"sweep.enabled": False}
+_NOT_NEEDED = {"sweep.enabled": False, "coevolve.matrix_images": 0}
+"""No figure of a claim comes from them."""
 LEAVE_OUT = "leave_out_"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -137,7 +138,7 @@ def base_values(profile: Path, weights: Path | None = None) -> dict[str, Any]:
         chosen |= {name: value for name, value in given.items() if value != "auto"}
     raw = YAML(typ="safe", pure=True).load(profile.read_text(encoding="utf-8"))
     fixed = {f"coevolve.{name}": value for name, value in chosen.items()}
-    return overridden(raw, {**fixed, **_NO_SWEEP})
+    return overridden(raw, {**fixed, **_NOT_NEEDED})
 
 
 def overridden(values: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class DataSection(Section):
     ]
     """Blue Marble, or one of `unigendet.data.sources.registry.NAMES`."""
     folder: str
-    """Path or URI of the images, for every source but Blue Marble; empty for that."""
+    """Path or URI of the images, for every source but Blue Marble; empty for that. A relative path
+    starts at the repository, also where a run has a temporary workspace."""
     val_share: Fraction
     test_share: Fraction
     """Not Blue Marble: shares of the sources that nothing puts into a split."""
@@ -55,6 +56,9 @@ class DataSection(Section):
     fit: Literal["square", "stretch", "within"]
     """Not Blue Marble: the centre square, the whole picture pressed into a square, or the whole
     picture in its own shape, its longer side at most `image_size` (which `forge` refuses)."""
+    crops: Count
+    """Folder only: images made of each picture, the centre square and others of half to all of its
+    short side; they share a source."""
     shrink: Annotated[float, Field(ge=1)]
     """Blue Marble: by how much the mosaic is made smaller before it is cut."""
     band_width: Count
@@ -76,6 +80,8 @@ class DataSection(Section):
             raise ValueError(
                 "`folder` is the path or URI of the images, and empty for `source: blue_marble`"
             )
+        if self.crops > 1 and (self.source, self.fit) != ("folder", "square"):
+            raise ValueError("crops above 1 need `source: folder` and `fit: square`")
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share + test_share must leave something for train")
         if self.source == "blue_marble" and self.band_width < self.image_size:

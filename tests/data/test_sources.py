@@ -209,6 +209,36 @@ def test_fakes_are_not_taken_for_real_and_empty_files_are_named(tmp_path: Path) 
     assert [item.problem for item in items] == ["", "the file is empty"]
 
 
+def test_crops_of_a_picture_are_squares_of_it_and_share_its_source(tmp_path: Path) -> None:
+    ramp = np.zeros((40, 60, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(60), np.arange(40)[:, None]
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    source = ImageFolder(tmp_path, image_size=16, crops=4)
+    items = source.items()
+    assert [item.problem for item in items] == [*[""] * 4, "the file is empty"]
+    whole, *crops = (source.read(item) for item in items[:4])
+    assert len({sample.key for sample in (whole, *crops)}) == 4
+    assert len({(s.source_id, s.split, s.caption) for s in (whole, *crops)}) == 1
+    assert np.array_equal(whole.image, ImageFolder(tmp_path, image_size=16).read(items[0]).image)
+    for crop in crops:
+        assert crop.image.shape == (16, 16, 3)
+        across, down = (int(np.ptp(crop.image[..., channel])) for channel in (0, 1))
+        assert abs(across - down) <= 2 and 17 <= across <= 39  # half to all of the short side
+    assert len({crop.image.tobytes() for crop in crops}) == 3
+    again = ImageFolder(tmp_path, image_size=16, crops=4)
+    assert [again.read(item).image.tobytes() for item in again.items()[1:4]] == [
+        crop.image.tobytes() for crop in crops
+    ]
+    for wrong in ({"crops": 0}, {"crops": 2, "fit": "within"}):
+        with pytest.raises(ValueError, match=r"crops \(\d\) must be at least 1"):
+            ImageFolder(tmp_path, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="source folder alone"):
+        open_stored(
+            "laion", str(tmp_path), image_size=16, val_share=0, test_share=0, seed=0, crops=2
+        )
+
+
 def test_a_remote_folder(tmp_path: Path) -> None:
     import fsspec
 

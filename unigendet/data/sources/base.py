@@ -23,6 +23,8 @@ class SourceItem:
     """The local file. Where `stored` is a URI, nothing but its name is meant."""
     box: tuple[int, int, int] | None = None
     """Left, top and side of the crop, in pixels of the picture as the source scales it."""
+    crop: int = 0
+    """Which square cut from the picture; 0 is the picture as its rule brings it to size."""
     caption: str | None = None
     """None where the source measures the caption on the pixels."""
     problem: str = ""

@@ -9,25 +9,29 @@
 The table may also be called metadata or manifest, and be a .tsv; `caption_tables` has its columns.
 Without any of these the caption is the file's name, its signs turned to spaces. An image's split is
 the table's, else its first folder where that is called train, val or test, else drawn from
-`source_id` by hashing. Images that are views of one thing should share a `source_id`. The folder
-may be a URI.
+`source_id` by hashing. Images that are views of one thing should share a `source_id`, as the
+`crops` of one picture do. The folder may be a URI.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Skipped, normalised
 from unigendet.data.benchmarks.files import ImageFile, image_files
-from unigendet.data.benchmarks.samples import read_fitted, to_sample
+from unigendet.data.benchmarks.samples import read_picture, to_sample
 from unigendet.data.caption_tables import CaptionRow, caption_table, name_caption, sidecar_caption
+from unigendet.data.degradations import draws
 from unigendet.data.image_header import SUFFIXES
 from unigendet.data.opener import OpenError, base_name, is_folder, location
 from unigendet.data.plain_text import plain
 from unigendet.data.sources.base import SourceItem
 from unigendet.data.sources.stored import check_settings, source_item, unusable
 from unigendet.data.splits import SPLITS, hashed_split
+from unigendet.data.transforms import FITS
 from unigendet.types import Sample
 
 _FAKES = frozenset(("1fake", "fake", "fakes"))
@@ -48,9 +52,17 @@ class ImageFolder:
     seed: int = 0
     fit: str = "square"
     """How an image is brought to its size: a rule of `unigendet.data.transforms.FITS`."""
+    crops: int = 1
+    """Images made of each picture: the centre square, and others of half to all of its short side
+    at places drawn from its name. Above 1 only with `fit` square."""
 
     def __post_init__(self) -> None:
         check_settings(self.fit, self.val_share, self.test_share)
+        if self.crops < 1 or (self.crops > 1 and self.fit != "square"):
+            raise ValueError(
+                f"crops ({self.crops}) must be at least 1, and with fit {self.fit} 1: crops are "
+                "squares"
+            )
         object.__setattr__(self, "folder", location(self.folder))
         if not is_folder(self._root):
             raise ValueError(f"the image folder {self.folder} does not exist")
@@ -69,7 +81,8 @@ class ImageFolder:
         if not found:
             raise ValueError(f"{self.folder} holds no images ({', '.join(sorted(SUFFIXES))})")
         by_name = {row.file: row for row in rows if row.file}
-        items = [self._item(file, by_name.get(file.name, CaptionRow(0))) for file in found]
+        pictures = [self._item(file, by_name.get(file.name, CaptionRow(0))) for file in found]
+        items = [crop for picture in pictures for crop in self._crops(picture)]
         if table is not None:
             names = {file.name for file in found}
             items += [self._unused(table, row) for row in rows if row.file not in names]
@@ -111,6 +124,11 @@ class ImageFolder:
             drawn=not told,
         )
 
+    def _crops(self, item: SourceItem) -> list[SourceItem]:
+        """What is made of one picture; one that cannot be used is counted once."""
+        more = range(1, 1 if item.problem else self.crops)
+        return [item, *(replace(item, key=f"{item.key}-{crop}", crop=crop) for crop in more)]
+
     def _unused(self, table: str, row: CaptionRow) -> SourceItem:
         """A line of the table that no image belongs to."""
         name = f"{base_name(table)}-line-{row.line}"
@@ -125,8 +143,14 @@ class ImageFolder:
     def read(self, item: SourceItem) -> Sample:
         """Decode one image. Raises ImageError naming the file where it is damaged or no image."""
         assert item.stored is not None
-        image = read_fitted(item.stored, self.image_size, self.fit)
-        return to_sample(item.stored, self.domain, image)
+        picture = read_picture(item.stored)
+        if item.crop:
+            drawn = draws(self.seed, item.stored.name, item.crop)
+            side = max(1, round(min(picture.size) * drawn.uniform(0.5, 1.0)))
+            left, top = (int(drawn.integers(length - side + 1)) for length in picture.size)
+            picture = picture.crop((left, top, left + side, top + side))
+        image = np.asarray(FITS[self.fit](picture, self.image_size))
+        return replace(to_sample(item.stored, self.domain, image), key=item.key)
 
 
 def _first_folder(name: str) -> str:
