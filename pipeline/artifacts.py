@@ -75,6 +75,7 @@ STAGES: tuple[StageSpec, ...] = (
             "coevolve.teacher_path",
             "coevolve.teacher_layer",
             "coevolve.teacher_centred",
+            "coevolve.smsa",
             "coevolve.text_dropout",
             "coevolve.gduf",
             "coevolve.diga",
@@ -90,7 +91,7 @@ STAGES: tuple[StageSpec, ...] = (
         "evaluate",
         "eval",
         ("shard", "pretrain_generator", "forge", "coevolve"),
-        ("seed", "coevolve", "evaluate"),
+        ("seed", "evaluate"),
     ),
     StageSpec(
         "report",

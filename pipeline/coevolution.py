@@ -95,7 +95,7 @@ def train_gduf(
     """GDUF from the model folder `start`; the model returned holds the average of its weights."""
     from unigendet.objectives import GdufObjective
 
-    loaded = session.load(start, plan.optim)
+    loaded = session.load(start, plan.optim, smsa=data.smsa)
     batches = _batches(session, loaded, data, plan, more_fakes)
     objective = GdufObjective(loaded.vae, weights.gduf())
     trained = session.train(plan.name, loaded.model, objective, batches.batch, plan.optim)
@@ -123,7 +123,7 @@ def train_separately(
     """
     from unigendet.objectives import GdufObjective
 
-    loaded = session.load(start, generation.optim)
+    loaded = session.load(start, generation.optim, smsa=data.smsa)
     objective = GdufObjective(loaded.vae, weights.gduf())
     for plan, side in (
         (replace(generation, detection_per_step=0), f"(?=(?:{GENERATION_SIDE})$)"),

@@ -75,7 +75,7 @@ def coevolve(ctx: StageContext) -> None:
     ctx.run.log_params({"in_force": in_force})
     data = DetectionData.of(
         ctx,
-        text_dropout=section.text_dropout,
+        section,
         validation_images=section.validation_images,
         fresh_share=section.fresh_share,
     )

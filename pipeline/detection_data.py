@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline.sections.coevolve import CoevolveSection
+    from pipeline.sections.detector import DetectorSection
     from pipeline.stage import StageContext
     from unigendet.config import ModelConfig
     from unigendet.data.composition import Budget
@@ -32,6 +34,8 @@ class DetectionData:
     shards: Path
     forged: Path
     seed: int
+    smsa: bool
+    """Whether the detector that learns from it reads latents."""
     text_dropout: float
     validation_images: int
     """Real images, and as many fakes, of each validation."""
@@ -44,17 +48,18 @@ class DetectionData:
     def of(
         cls,
         ctx: StageContext,
+        section: DetectorSection | CoevolveSection,
         *,
-        text_dropout: float,
         validation_images: int,
         fresh_share: float = 0.0,
     ) -> DetectionData:
-        """What the stages before this one left."""
+        """What the stages before this one left, to be learned as `section` says."""
         return cls(
             shards=ctx.inputs["shard"],
             forged=ctx.inputs["forge"],
             seed=ctx.seed,
-            text_dropout=text_dropout,
+            smsa=section.smsa,
+            text_dropout=section.text_dropout,
             validation_images=validation_images,
             degradations=ctx.params.data.degradations.config(),
             fresh_share=fresh_share,

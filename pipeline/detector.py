@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +33,7 @@ class DetectorJob:
 def pretrain_detector(ctx: StageContext) -> None:
     """Write the detector's model folder and history into `ctx.out`."""
     section = ctx.params.pretrain_detector
-    data = DetectionData.of(
-        ctx, text_dropout=section.text_dropout, validation_images=section.validation_images
-    )
+    data = DetectionData.of(ctx, section, validation_images=section.validation_images)
     job = DetectorJob(ctx.inputs["pretrain_generator"], data, section)
     finished = train_on_ray(ctx, train_detector, job)
     export_session(ctx, finished, _RESULT)
@@ -57,13 +55,12 @@ def _train(session: TrainingSession, job: DetectorJob, folder: Path) -> None:
     section = job.section
     optim = section.optim.config()
     if section.whiten_patches:
-        start = load_pretrained(job.generator)
+        start = load_pretrained(job.generator, smsa=job.data.smsa)
         torch.manual_seed(job.data.seed)
         whiten_patch_embedding(start.model, job.data.patches(start.config, _WHITENING_IMAGES))
         session.distribute(start.model, optim)
     else:
-        start = session.load(job.generator, optim)
-    start.model.config = replace(start.config, smsa=section.smsa)
+        start = session.load(job.generator, optim, smsa=job.data.smsa)
     vae = start.vae.to(session.device).requires_grad_(False)
     if optim.steps:
         batches = job.data.batches(

@@ -70,17 +70,17 @@ def training_phases(
     Raises ValueError where a batch cannot be shared equally, or filled, as training would.
     """
     detector, coevolve = params.pretrain_detector, params.coevolve
-    phases: list[tuple[str, _Section, Any]] = [
-        ("generator", params.pretrain_generator.flow, "none"),
-        ("detector", detector, "none"),
-        ("gduf", coevolve.gduf, "none"),
-        ("diga", coevolve.diga, coevolve.teacher),
+    phases: list[tuple[str, _Section, bool, Any]] = [
+        ("generator", params.pretrain_generator.flow, True, "none"),
+        ("detector", detector, detector.smsa, "none"),
+        ("gduf", coevolve.gduf, coevolve.smsa, "none"),
+        ("diga", coevolve.diga, coevolve.smsa, coevolve.teacher),
     ]
     return [
         (phase, section.optim.recompute)
-        for name, section, teacher in phases
+        for name, section, smsa, teacher in phases
         if section.optim.steps
-        for phase in _phases(params, texts, name, section, teacher, Share(0, gpus))
+        for phase in _phases(params, texts, name, section, smsa, teacher, Share(0, gpus))
     ]
 
 
@@ -89,6 +89,7 @@ def _phases(
     texts: Texts,
     name: str,
     section: _Section,
+    smsa: bool,
     teacher: Any,
     share: Share,
 ) -> list[TrainingPhase]:
@@ -109,7 +110,7 @@ def _phases(
     aligned = teacher != "none"
     config = replace(
         params.model.config(params.shard.vocab_size, alignment_head=aligned),
-        smsa=params.pretrain_detector.smsa,
+        smsa=smsa,
     )
     size = params.data.image_size
     judged = detection_sample(config, size, texts)

@@ -29,7 +29,7 @@ Overrides: TypeAlias = Mapping[str, Any]
 
 FULL = "full"
 _APART = {"coevolve.joint": False}
-_NO_LATENTS = {"pretrain_detector.smsa": False}
+_NO_LATENTS = {"pretrain_detector.smsa": False, "coevolve.smsa": False}
 ARMS: dict[str, dict[str, Any]] = {
     FULL: {},
     # The detector cannot attend to latents, neither in its pretraining nor later.

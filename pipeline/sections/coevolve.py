@@ -73,6 +73,8 @@ class CoevolveSection(Section):
     teacher_centred: bool
     """Whether the mean of the teacher's features over real images is taken off them; not as
     published, where a detector's mean alone is nearly all of their direction."""
+    smsa: bool
+    """Whether the detector reads the generator's latents from here on (SMSA); off: the ablation."""
     text_dropout: Fraction
     gduf: GdufSection
     diga: DigaSection

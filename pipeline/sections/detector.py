@@ -27,8 +27,7 @@ class DetectorSection(Section):
     generation_per_step: CountOrZero
     """Real images with a flow loss in each step: they keep what captions mean to the generator."""
     smsa: bool
-    """Whether the detector reads the generator's latents (SMSA), here and from here on; off is the
-    ablation."""
+    """Whether the detector reads the generator's latents (SMSA) already here."""
     text_dropout: Fraction
     """Share of captions dropped from the generation samples."""
     validation_images: Count

@@ -105,9 +105,7 @@ def trial_order(ctx: StageContext) -> TrialOrder:
     import ray
 
     section, coevolve = ctx.params.sweep, with_teacher_found(ctx.params.coevolve)
-    data = DetectionData.of(
-        ctx, text_dropout=coevolve.text_dropout, validation_images=section.validation_images
-    )
+    data = DetectionData.of(ctx, coevolve, validation_images=section.validation_images)
     resources = ray.cluster_resources()
     cuda = bool(resources.get("GPU", 0)) and ctx.params.cluster.device != "cpu"
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]

@@ -173,6 +173,7 @@ def test_the_detector_learns_from_both_with_the_answers_of_both(finished: Path) 
         outputs / "shards",
         outputs / "forged",
         seed=0,
+        smsa=True,
         text_dropout=0.1,
         validation_images=100,
         degradations=Degradations(0.0, 0.7, 0.5, 1.0, 5.0, 60),

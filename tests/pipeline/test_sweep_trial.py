@@ -41,6 +41,7 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> TrialOrder:
         made.shards,
         made.forged,
         seed=0,
+        smsa=True,
         text_dropout=0.1,
         validation_images=4,
         degradations=Degradations(0.0, 0.7, 0.5, 1.0, 5.0, 60),

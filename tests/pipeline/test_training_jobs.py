@@ -63,6 +63,7 @@ def detection(data: Miniature) -> DetectionData:
         data.shards,
         data.forged,
         seed=0,
+        smsa=True,
         text_dropout=0.1,
         validation_images=4,
         degradations=Degradations(0.5, 0.7, 0.5, 1.0, 5.0, 60),
@@ -128,14 +129,15 @@ def test_the_detector_stage_leaves_the_generation_expert_as_it_was(
     assert not [n for n in learned if "moe_gen" in n or n.startswith(("vae2llm", "llm2vae"))]
 
 
-def test_a_detector_that_learned_without_latents_never_reads_them_again(
+def test_a_detector_reads_latents_where_it_learned_to(
     params: Params, generator: TrainingSession, detection: DetectionData, tmp_path: Path
 ) -> None:
     start = generator.folder / "kept" / "generator"
-    section = params.pretrain_detector.model_copy(update={"smsa": False})
     session = TrainingSession(tmp_path, say=lambda _: None)
-    train_detector(session, DetectorJob(start, detection, section))
-    alone = UniGenDet.from_pretrained(session.folder / "kept" / "detector")
+    without = replace(detection, smsa=False)
+    train_detector(session, DetectorJob(start, without, params.pretrain_detector))
+    folder = session.folder / "kept" / "detector"
+    alone = UniGenDet.from_pretrained(folder)
     assert not alone.config.smsa
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     score = alone.detect([image], explain=False)[0].score
@@ -143,6 +145,10 @@ def test_a_detector_that_learned_without_latents_never_reads_them_again(
     for weight in alone.vae.parameters():
         weight.data.normal_()
     assert alone.detect([image], explain=False)[0].score == score
+    for data in (without, detection):
+        plan = PhasePlan("gduf", 1, 2, 2, params.coevolve.gduf.optim.config())
+        phase = TrainingSession(tmp_path / str(data.smsa), say=lambda _: None)
+        assert train_gduf(phase, folder, data, plan, WEIGHTS).config.smsa is data.smsa
 
 
 def test_a_detector_of_no_steps_is_the_generator(

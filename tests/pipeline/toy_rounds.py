@@ -55,6 +55,7 @@ def toy_job(folder: Path) -> CoevolveJob:
         data.shards,
         data.forged,
         seed=4,
+        smsa=True,
         text_dropout=0.1,
         validation_images=REFERENCE,
         degradations=Degradations(0.0, 0.7, 0.5, 1.0, 5.0, 60),

@@ -100,6 +100,7 @@ def load_pretrained(
     *,
     head_seed: int | None = None,
     head_width: int | None = None,
+    smsa: bool | None = None,
     shard: Callable[[UniGenDetModel], None] | None = None,
     device: str | torch.device = "cpu",
 ) -> Pretrained:
@@ -109,6 +110,7 @@ def load_pretrained(
         head_seed: gives the model an alignment head: the folder's, or one drawn from this seed.
         head_width: that head's output channels; a head of another width in the folder is left
             out. None is the model's hidden_size.
+        smsa: whether the detector reads latents from here on; None as it was trained.
         shard: shares the model, which has no storage yet, out over ranks (`parallel.shard`). Then
             it is float32, and no rank ever reads more than its part and one tensor.
         device: where a sharded model is made; another one is made on the CPU.
@@ -129,6 +131,8 @@ def load_pretrained(
             alignment_head=True,
             alignment_width=None if width == config.llm.hidden_size else width,
         )
+    if smsa is not None:
+        config = dataclasses.replace(config, smsa=smsa)
     # Made without storage, which the loaded tensors then are: no random numbers are drawn, and a
     # large model is in memory once.
     with torch.device("meta"):

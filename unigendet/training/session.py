@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,23 +143,21 @@ class TrainingSession:
         *,
         head_seed: int | None = None,
         head_width: int | None = None,
+        smsa: bool | None = None,
     ) -> Pretrained:
         """A model folder's contents for training under `optim`: float32, on the session's device.
 
-        `head_seed` and `head_width` are those of `load_pretrained`. Of a model to be sharded no
-        rank reads more than its part.
+        `head_seed`, `head_width` and `smsa` are those of `load_pretrained`. Of a model to be
+        sharded no rank reads more than its part.
         """
+        load = partial(
+            load_pretrained, folder, head_seed=head_seed, head_width=head_width, smsa=smsa
+        )
         if not self._shards:
-            loaded = load_pretrained(folder, head_seed=head_seed, head_width=head_width)
+            loaded = load()
             loaded.model.float().to(self.device)
         else:
-            loaded = load_pretrained(
-                folder,
-                head_seed=head_seed,
-                head_width=head_width,
-                shard=lambda model: self._shard(model, optim),
-                device=self.device,
-            )
+            loaded = load(shard=lambda model: self._shard(model, optim), device=self.device)
         loaded.vae.float().to(self.device).requires_grad_(False)
         return loaded
 
