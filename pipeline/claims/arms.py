@@ -51,8 +51,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "efficientnet_teacher": {"coevolve.teacher": "efficientnet", "coevolve.teacher_layer": 10},
 }
 DEFAULT_ARMS = (FULL, "no_smsa", "no_gduf", "no_diga")
-_NOT_NEEDED = {"sweep.enabled": False, "coevolve.matrix_images": 0}
-"""No figure of a claim comes from them."""
+_MEASURED = {
+    # No figure of a claim comes from these two.
+    "sweep.enabled": False,
+    "coevolve.matrix_images": 0,
+    # What the generator has learned, without the help of guidance, as REPA is judged.
+    "evaluate.guidance": 1.0,
+}
+"""How every arm is run, whatever the profile says."""
 LEAVE_OUT = "leave_out_"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -138,7 +144,9 @@ def base_values(profile: Path, weights: Path | None = None) -> dict[str, Any]:
         chosen |= {name: value for name, value in given.items() if value != "auto"}
     raw = YAML(typ="safe", pure=True).load(profile.read_text(encoding="utf-8"))
     fixed = {f"coevolve.{name}": value for name, value in chosen.items()}
-    return overridden(raw, {**fixed, **_NOT_NEEDED})
+    # An image without guidance is half the work.
+    images = {"evaluate.generated": 2 * params.evaluate.generated}
+    return overridden(raw, {**fixed, **_MEASURED, **images})
 
 
 def overridden(values: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
