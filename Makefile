@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PROFILE ?= tiny
 PYTEST_ARGS ?=
 SEEDS ?= 11 12 13 14 15
-ARMS ?= full no_smsa no_gduf no_diga
+ARMS ?= full no_smsa no_gduf no_diga alone
 JOBS ?= 1
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

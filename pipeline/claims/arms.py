@@ -40,17 +40,18 @@ ARMS: dict[str, dict[str, Any]] = {
     "no_diga": {"coevolve.align_weight": 0.0},
     # A detector trained alone: no latents, no flow loss, no shared update.
     "alone": {"pretrain_detector.weights.flow": 0.0, **_NO_LATENTS, **_APART},
-    "live_teacher": {"coevolve.teacher": "live"},
+    # Its mean moves at every step.
+    "live_teacher": {"coevolve.teacher": "live", "coevolve.teacher_centred": False},
     "last_layer_teacher": {"coevolve.teacher_layer": "last"},
-    # Less the mean of its features, which is nearly all of their direction.
-    "centred_teacher": {"coevolve.teacher_centred": True},
+    # As published: with the mean of its features, which is nearly all of their direction.
+    "plain_teacher": {"coevolve.teacher_centred": False},
     # The detector's shape without what it learned: does the alignment need a teacher that knows?
     "random_teacher": {"coevolve.teacher": "random"},
     # Features of ImageNet's classes, on 14 x 14 places. KD and FD are measured in the same network
     # and flatter this arm.
     "efficientnet_teacher": {"coevolve.teacher": "efficientnet", "coevolve.teacher_layer": 10},
 }
-DEFAULT_ARMS = (FULL, "no_smsa", "no_gduf", "no_diga")
+DEFAULT_ARMS = (FULL, "no_smsa", "no_gduf", "no_diga", "alone")
 _MEASURED = {
     # No figure of a claim comes from these two.
     "sweep.enabled": False,
