@@ -94,6 +94,14 @@ def test_text_is_utf_8(tmp_path: Path) -> None:
         read_text(str(path))
 
 
+def test_a_password_in_a_location_is_refused_and_not_shown() -> None:
+    with pytest.raises(OpenError, match=r"https://\.\.\.@host/set: a password") as refused:
+        location("https://me:secret@host/set")
+    assert "secret" not in str(refused.value) and "me" not in str(refused.value).split(":")[0]
+    for fine in ("abfs://box@account/set", "https://host:8080/a@b:c", "s3://bucket/a:b@c"):
+        assert location(fine) == fine
+
+
 def test_a_scheme_without_its_package_says_which(tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="gcsfs"):
         list_folder(location("gs://bucket/x"))

@@ -39,7 +39,10 @@ class Entry:
 
 
 def location(place: str | Path) -> str:
-    """The canonical text of a place. Raises OpenError for a scheme that is not allowed."""
+    """The canonical text of a place.
+
+    Raises OpenError for a scheme that is not allowed, and for a password in the URI.
+    """
     text = str(place)
     if not text or "\x00" in text:
         raise OpenError("a location must be a path or a URI, got an empty or broken text")
@@ -55,6 +58,12 @@ def location(place: str | Path) -> str:
     rest = text[match.end() :]
     if "::" in rest:
         raise OpenError(f"{text}: chained locations (`::`) are not opened")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        shown = rest.rpartition("@")[2]
+        raise OpenError(
+            f"{scheme}://...@{shown}: a password in a location would end up in logs and results; "
+            "leave it to the place's own credentials (environment, ~/.config/fsspec)"
+        )
     if scheme == "file":
         return os.path.abspath("/" + rest.lstrip("/"))
     return f"{scheme}://{rest.rstrip('/')}"
