@@ -1,10 +1,16 @@
-"""All pieces of the evaluation on Ray Data, and their results put together again."""
+"""All pieces of the evaluation on Ray Data, and their results put together again.
+
+Finished pieces are kept in the stage's state, so an evaluation that was interrupted goes on.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.judging import Finished, Job, Piece, Worker
 from pipeline.stage import StageContext
 from unigendet.benchmarking.judging import Outcome
+from unigendet.data.benchmarks.base import BenchmarkItem
 
 
 class Results:
@@ -43,22 +50,57 @@ class Results:
         ]
 
 
+class _Kept:
+    """Finished pieces on disk, each whole or not there."""
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        self._folder, self._job = folder, job
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, piece: Piece) -> Path:
+        """A benchmark's images are named in it too: the list may be another one today."""
+        items: Sequence[BenchmarkItem] = ()
+        if piece.task == "benchmark":
+            items = self._job.benchmarks[piece.about][piece.start : piece.stop]
+        about = repr((piece, items))
+        return self._folder / f"{hashlib.sha256(about.encode()).hexdigest()[:24]}.npz"
+
+    def load(self, piece: Piece) -> Finished | None:
+        path = self.path(piece)
+        return Finished.unpack(path.read_bytes()) if path.is_file() else None
+
+    def save(self, piece: Piece, finished: Finished) -> None:
+        path = self.path(piece)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(finished.pack())
+        os.replace(partial, path)
+
+
 def run_all(ctx: StageContext, job: Job, pieces: Sequence[Piece]) -> Results:
     """All pieces on Ray, with a line of progress every tenth of the way."""
-    total = sum(piece.cost for piece in pieces)
-    costs: dict[tuple[str, str, int], float] = {
-        (piece.task, piece.about, piece.start): piece.cost for piece in pieces
-    }
-    results = Results()
+    results, kept = Results(), _Kept(ctx.state / "pieces", job)
+    missing: dict[tuple[str, str, int], Piece] = {}
+    for piece in pieces:
+        if finished := kept.load(piece):
+            results.add(finished)
+        else:
+            missing[piece.task, piece.about, piece.start] = piece
+    if len(missing) < len(pieces):
+        ctx.log(f"{len(pieces) - len(missing)} of {len(pieces)} pieces were finished before")
+    if not missing:
+        return results
+    total = sum(piece.cost for piece in missing.values())
     done, said = 0.0, 0.0
     with ctx.ray("ray.data"), ctx.timed("models"):
         gpu = job.device == "cuda"
         actors = actor_count(gpu)
         began = time.perf_counter()
-        for finished in run_pieces(job, pieces, actors=actors, gpus=float(gpu)):
+        for finished in run_pieces(job, list(missing.values()), actors=actors, gpus=float(gpu)):
             ctx.mark_started(finished.began)
+            piece = missing[finished.task, finished.about, finished.start]
+            kept.save(piece, finished)
             results.add(finished)
-            done += costs[finished.task, finished.about, finished.start]
+            done += piece.cost
             if done / total >= said:
                 spent = time.perf_counter() - began
                 left = spent * (total - done) / done

@@ -43,8 +43,8 @@ and then sources stands beside it where single scores enter. Fewer than {FEWEST_
 no interval. Intervals are of 95 % each and not corrected for their number. Unseen families are
 those that the detector did not learn from and that the project's own autoencoder did not decode;
 fakes by an arm's own co-evolved generator are in no figure here. KD and FD are on
-EfficientNet-Lite0 features of tiles drawn without guidance, lower is better; the flow loss is on test
-tiles at fixed timesteps and noise.
+EfficientNet-Lite0 features of tiles drawn without guidance; the flow loss is on test tiles at fixed
+timesteps and noise; lower is better.
 """
 _NOTHING = """
 No results yet: `make claims` runs the five arms at five seeds (some hours on two cores), goes on

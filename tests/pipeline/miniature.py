@@ -239,6 +239,7 @@ def stage_context(name: str, workspace: Path) -> Any:
         params=params,
         inputs=StageInputs(workspace, spec),
         out=out,
+        state=workspace / "state" / name,
         run=_Run(),
         seed=0,
         device="cpu",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +16,13 @@ import torch
 from PIL import Image
 
 from pipeline import evaluate as stage
-from pipeline.judging import Job, Piece, Worker, pieces_of
+from pipeline import piecework
+from pipeline.judging import Finished, Job, Piece, Worker, pieces_of
 from pipeline.params import load_params
 from pipeline.sections.evaluate import EvaluateSection
 from pipeline.sheets import read_sheet, write_sheet
 from tests.pipeline.miniature import COUNT, ROOT, SIDE, stage_context
+from unigendet.data.benchmarks.base import BenchmarkItem
 
 
 def test_every_figure_has_its_n_interval_and_seed(finished: Path) -> None:
@@ -96,6 +102,67 @@ def test_arms_draw_the_same_noise_and_results_do_not_depend_on_the_order(finishe
     state = torch.get_rng_state()
     Worker(job).run(Piece("generate", "untrained", 0, 2))
     assert torch.equal(state, torch.get_rng_state()), "fresh weights leave the generator alone"
+
+
+def test_an_evaluation_that_was_interrupted_goes_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    ctx: Any = SimpleNamespace(
+        state=tmp_path,
+        log=said.append,
+        timed=lambda phase: nullcontext(),
+        mark_started=lambda at=None: None,
+        ray=lambda *ahead: nullcontext(),
+    )
+    model = finished / "outputs" / "model"
+    picture = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    items = []
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(picture).save(tmp_path / name)
+        items.append(BenchmarkItem(str(tmp_path / name), name, False, "real", "test", ""))
+    job = Job(
+        detector=str(model),
+        sets={},
+        benchmarks={"mine": tuple(items)},
+        perturbations=(),
+        arms={"model": stage.GeneratorArm(str(model))},
+        prompts=("a desert",) * 4,
+        size=(SIDE, SIDE),
+        steps=1,
+        guidance=1.0,
+        timestep_shift=1.0,
+        batch_size=2,
+        seed=0,
+        device="cpu",
+        threads=1,
+    )
+    pieces = [*pieces_of("generate", "model", 4, 2), *pieces_of("benchmark", "mine", 3, 2)]
+    ran: list[Piece] = []
+
+    def running(job: Job, pieces: Sequence[Piece], **_: Any) -> Iterator[Finished]:
+        for piece in pieces:
+            if len(ran) == 3:
+                raise KeyboardInterrupt
+            ran.append(piece)
+            yield Worker(job).run(piece)
+
+    monkeypatch.setattr(piecework, "run_pieces", running)
+    monkeypatch.setattr(piecework, "actor_count", lambda gpu: 1)
+    with pytest.raises(KeyboardInterrupt):
+        piecework.run_all(ctx, job, pieces)
+    ran.clear()
+    results = piecework.run_all(ctx, job, pieces)
+    assert ran == pieces[3:] and "3 of 4 pieces were finished before" in said
+    alone = [Worker(job).run(piece) for piece in pieces[:2]]
+    whole = np.concatenate([part.images for part in alone])
+    np.testing.assert_array_equal(results.images("generate", "model"), whole)
+    assert len(results.outcomes("benchmark", "mine")) == 3
+    # Another list of images is other work.
+    other = replace(job, benchmarks={"mine": tuple(reversed(items))})
+    ran.clear()
+    piecework.run_all(ctx, other, pieces)
+    assert ran == pieces[2:]
 
 
 def test_pieces_cover_every_image_once() -> None:
