@@ -58,9 +58,32 @@ def hold_state(home: Path, stage: str, fingerprint: str, *, fresh: bool) -> Iter
 
 
 def interrupted_siblings(home: Path, stage: str, fingerprint: str) -> list[Path]:
-    """State folders that other versions of the stage (code, parameters, inputs) left behind."""
+    """State folders that other versions of the stage (code, parameters, inputs) left behind.
+
+    One that another process works in is none of them: seeds may run beside each other.
+    """
     folder = home / "runs" / stage
-    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name != fingerprint)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir()
+        and path.name != fingerprint
+        and not _held(path.with_name(f"{path.name}.lock"))
+    )
+
+
+def _held(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _lock(path: Path, stage: str) -> int:

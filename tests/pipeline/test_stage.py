@@ -16,6 +16,7 @@ import pytest
 from pipeline import stage as stage_module
 from pipeline.artifacts import StageTimings
 from pipeline.stage import StageContext, run_stage
+from pipeline.state import hold_state, interrupted_siblings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -242,6 +243,16 @@ def test_second_process_is_refused_and_a_killed_one_resumed(
     assert run_stage("shard", resume, workspace) == 0
     assert "attempt 2: going on from" in capsys.readouterr().out
     assert _outputs(workspace) == ["shards"]
+
+
+def test_what_another_process_works_in_is_not_taken_for_interrupted(tmp_path: Path) -> None:
+    with (
+        hold_state(tmp_path, "shard", "running", fresh=False),
+        hold_state(tmp_path, "shard", "mine", fresh=False),
+    ):
+        assert interrupted_siblings(tmp_path, "shard", "mine") == []
+    left = tmp_path / "runs" / "shard" / "running"
+    assert interrupted_siblings(tmp_path, "shard", "mine") == [left]
 
 
 def test_terminated_stage_cleans_up(workspace: Path) -> None:
