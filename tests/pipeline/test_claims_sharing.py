@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,17 @@ def test_arms_of_a_seed_share_the_stages_before_they_part(
     assert ran.read_text().split() == ["first", "evaluate", "evaluate"]
 
 
-def test_an_interruption_ends_the_stages_that_run(workspace: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as at a terminal: what a shell puts in the background begins with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_ends_the_stages_that_run(
+    workspace: Path, tmp_path: Path, interruptible: None
+) -> None:
     begun = tmp_path / "begun"
     stage = f"echo $$ >> {begun}; exec sleep 300"
     (workspace / "dvc.yaml").write_text(f"stages:\n  evaluate:\n    cmd: {stage}\n")
