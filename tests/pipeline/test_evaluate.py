@@ -69,17 +69,17 @@ def test_summary_is_flat_and_in_the_metrics(finished: Path) -> None:
     assert summary["in_domain_auroc"] == expected
 
 
-def test_arms_draw_the_same_noise_and_results_do_not_depend_on_the_order(finished: Path) -> None:
-    outputs = finished / "outputs"
-    job = Job(
-        detector=str(outputs / "model"),
+def drawing(model: Path) -> Job:
+    """Four prompts in batches of two; arms `model`, `again` and `untrained`."""
+    return Job(
+        detector=str(model),
         sets={},
         benchmarks={},
         perturbations=(),
         arms={
-            "model": stage.GeneratorArm(str(outputs / "model")),
-            "again": stage.GeneratorArm(str(outputs / "model")),
-            "untrained": stage.GeneratorArm(str(outputs / "model"), untrained=True),
+            "model": stage.GeneratorArm(str(model)),
+            "again": stage.GeneratorArm(str(model)),
+            "untrained": stage.GeneratorArm(str(model), untrained=True),
         },
         prompts=("a desert",) * 4,
         size=(SIDE, SIDE),
@@ -91,6 +91,10 @@ def test_arms_draw_the_same_noise_and_results_do_not_depend_on_the_order(finishe
         device="cpu",
         threads=1,
     )
+
+
+def test_arms_draw_the_same_noise_and_results_do_not_depend_on_the_order(finished: Path) -> None:
+    job = drawing(finished / "outputs" / "model")
     worker = Worker(job)
     second = worker.run(Piece("generate", "model", 2, 4))
     first = worker.run(Piece("generate", "model", 0, 2))
@@ -115,28 +119,12 @@ def test_an_evaluation_that_was_interrupted_goes_on(
         mark_started=lambda at=None: None,
         ray=lambda *ahead: nullcontext(),
     )
-    model = finished / "outputs" / "model"
     picture = np.full((SIDE, SIDE, 3), 90, np.uint8)
     items = []
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(picture).save(tmp_path / name)
         items.append(BenchmarkItem(str(tmp_path / name), name, False, "real", "test", ""))
-    job = Job(
-        detector=str(model),
-        sets={},
-        benchmarks={"mine": tuple(items)},
-        perturbations=(),
-        arms={"model": stage.GeneratorArm(str(model))},
-        prompts=("a desert",) * 4,
-        size=(SIDE, SIDE),
-        steps=1,
-        guidance=1.0,
-        timestep_shift=1.0,
-        batch_size=2,
-        seed=0,
-        device="cpu",
-        threads=1,
-    )
+    job = replace(drawing(finished / "outputs" / "model"), benchmarks={"mine": tuple(items)})
     pieces = [*pieces_of("generate", "model", 4, 2), *pieces_of("benchmark", "mine", 3, 2)]
     ran: list[Piece] = []
 
