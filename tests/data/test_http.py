@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 
 from unigendet.data import http_files, opener
+from unigendet.data.benchmarks import containers
+from unigendet.data.image_files import ImageError
 from unigendet.data.opener import (
     OpenError,
     file_state,
@@ -38,6 +40,9 @@ pytest.importorskip("aiohttp")
 class Ranged(SimpleHTTPRequestHandler):
     """A static server with byte ranges, as all but the simplest have them."""
 
+    refused = 0
+    """Parts that begin below this byte are refused."""
+
     def log_message(self, *_: object) -> None: ...
 
     def send_head(self) -> io.BytesIO | None:  # type: ignore[override]
@@ -48,6 +53,9 @@ class Ranged(SimpleHTTPRequestHandler):
         whole = path.read_bytes()
         start, stop = (int(found[1]), int(found[2]) + 1) if found else (0, len(whole))
         part = whole[start:stop]
+        if found and start < self.refused:
+            self.send_error(403)
+            return None
         self.send_response(206 if found else 200)
         self.send_header("ETag", f'"{zlib.crc32(whole)}"')
         self.send_header("Accept-Ranges", "bytes")
@@ -125,6 +133,23 @@ def test_parquet_files_with_the_images_inside(served: tuple[Path, str]) -> None:
     pyarrow.parquet.write_table(table, folder / "a.parquet", row_group_size=4)
     samples = same_samples("parquet", folder, address)
     assert [sample.fake for sample in samples] == [False, True] * 3
+
+
+@pytest.mark.parametrize("served", [Ranged], indirect=True)
+def test_a_server_that_refuses_in_the_middle_is_named(
+    served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = served
+    rows = [{"image": {"bytes": encoded(n, "PNG")}, "caption": f"{n}"} for n in range(60)]
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, folder / "a.parquet", row_group_size=4)
+    source = opened("parquet", address)
+    first = source.items()[0]
+    containers._column.cache_clear()
+    # The table of contents, at the end, is still there.
+    monkeypatch.setattr(Ranged, "refused", (folder / "a.parquet").stat().st_size // 2)
+    with pytest.raises(ImageError, match=r"a\.parquet.*the server refuses it"):
+        source.read(first)
 
 
 def test_tars(served: tuple[Path, str]) -> None:

@@ -110,7 +110,7 @@ def list_folder(place: str) -> list[Entry]:
     """Files and folders in a folder, by name. Links are followed. OpenError where it is none."""
     if is_remote(place):
         files, path = _filesystem(place)
-        with _told(place):
+        with told(place):
             if http_files.is_http(place):
                 listed = http_files.entries(files, path)
                 found = [Entry(name, folder, 0 if folder else -1) for name, folder in listed]
@@ -121,14 +121,14 @@ def list_folder(place: str) -> list[Entry]:
                     for row in rows
                 ]
     else:
-        with _told(place), os.scandir(place) as entries:
+        with told(place), os.scandir(place) as entries:
             found = [own for entry in entries if (own := _local_entry(entry)) is not None]
     return sorted((entry for entry in found if entry.name), key=lambda entry: entry.name)
 
 
 def open_binary(place: str) -> BinaryIO:
     """The file, opened for reading and seeking. Raises OpenError naming it."""
-    with _told(place):
+    with told(place):
         if not is_remote(place):
             return open(place, "rb")
         files, path = _filesystem(place)
@@ -139,7 +139,7 @@ def open_binary(place: str) -> BinaryIO:
 
 def read_bytes(place: str) -> bytes:
     """The whole file. Raises OpenError where it is absent or larger than `MAX_FILE_BYTES`."""
-    with open_binary(place) as file, _told(place):
+    with open_binary(place) as file, told(place):
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise OpenError(f"{place}: more than {MAX_FILE_BYTES >> 20} MiB")
@@ -148,7 +148,7 @@ def read_bytes(place: str) -> bytes:
 
 def read_part(place: str, offset: int, size: int) -> bytes:
     """`size` bytes from `offset` on. Raises OpenError where the file is absent or shorter."""
-    with open_binary(place) as file, _told(place):
+    with open_binary(place) as file, told(place):
         file.seek(offset)
         data = file.read(size)
     if len(data) != size:
@@ -247,8 +247,8 @@ def _filesystem(place: str) -> tuple[Any, str]:
     return files, str(path)
 
 
-class _told:
-    """OSError of one location as OpenError naming it."""
+class told:
+    """What goes wrong with one location, as an OpenError that names it."""
 
     def __init__(self, place: str) -> None:
         self.place = place

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from unigendet.data.opener import MAX_FILE_BYTES, OpenError, open_binary, read_part
+from unigendet.data.opener import MAX_FILE_BYTES, OpenError, open_binary, read_part, told
 
 PICKLED = (".pkl", ".pickle", ".pyd", ".pth", ".pt", ".joblib", ".npy", ".npz")
 """Endings of members that loaders unpickle, or may be made to."""
@@ -132,11 +132,12 @@ def _open_parquet(file: Any, location: str) -> Any:
             f"{location}: reading parquet needs the package pyarrow "
             "(pip install 'unigendet[pipeline]')"
         ) from None
-    try:
-        return pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise OpenError(f"{location}: no parquet file, or a damaged one ({reason})") from None
+    with told(location):
+        try:
+            return pyarrow.parquet.ParquetFile(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise OpenError(f"{location}: no parquet file, or a damaged one ({reason})") from None
 
 
 @lru_cache(maxsize=1)
@@ -162,7 +163,8 @@ def _read_group(table: Any, location: str, group: int, columns: list[str]) -> An
             f"{location}: row group {group} unpacks to {size >> 20:,} MiB; "
             "write the file again with smaller row groups"
         )
-    try:
-        return table.read_row_group(group, columns=columns)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise OpenError(f"{location}: damaged ({str(error).splitlines()[0]})") from None
+    with told(location):
+        try:
+            return table.read_row_group(group, columns=columns)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise OpenError(f"{location}: damaged ({str(error).splitlines()[0]})") from None
