@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,10 +106,10 @@ def _run_all(plan: Plan, todo: Sequence[_Order], home: Path, code: str) -> list[
     with ThreadPoolExecutor(plan.jobs) as pool:
         try:
             list(pool.map(runner.run_seed, by_seed.values()))
-        except BaseException:
+        finally:
+            # After an interruption; where all has ended, there is nothing to stop.
             runner.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
     return runner.failed
 
 
@@ -151,7 +152,8 @@ class _Runner:
             self._stopped = True
             for child in self._children:
                 # DVC, the stage and what it started, as Ctrl-C at a terminal would.
-                os.killpg(child.pid, signal.SIGINT)
+                with suppress(ProcessLookupError):  # it ended this moment
+                    os.killpg(child.pid, signal.SIGINT)
 
     def _tell_time(self) -> None:
         with self._lock:
