@@ -128,7 +128,15 @@ def threads_per_trial(nodes: Sequence[int], concurrent: int) -> int:
 
 
 def read_trial(result: Any) -> Trial:
-    """A result of Ray Tune as `trials.json` tells it."""
+    """A result of Ray Tune as `trials.json` tells it.
+
+    Raises RuntimeError where not even the trial's process could be started.
+    """
+    if result.config is None:
+        raise RuntimeError(
+            f"Ray could not start a trial of the sweep: {result.error}\nThe trials that ended are "
+            "kept: mend the cluster and run the stage again"
+        )
     metrics = result.metrics or {}
     failed = result.error is not None or PROGRESS not in metrics
     finished = not failed and metrics[AUROC] is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -15,17 +17,22 @@ from pipeline.sweep.run import read_trial
 from pipeline.sweep.search import run_search
 
 PROGRESS = [1.0, 2.0, 0.5, 0.9, 5.0]
-"""ASHA's scalar by number of trial; the last is a repeat."""
-WAITS = 2
+"""ASHA's scalar by number of trial; the last is a repeat, and so is `DIES`, which tells none."""
+WAITS, DIES = 2, 5
 
 
 def toy(config: dict[str, Any], home: Path) -> None:
-    """Two rungs and an end; `WAITS` does not pass its first rung until there is a file `go`."""
+    """Two rungs and an end; `WAITS` does not pass its first rung until there is a file `go`.
+
+    `DIES` is killed before it reports, as for want of memory.
+    """
     from ray import tune
 
     number = config["number"]
     with (home / "begun.txt").open("a") as file:
         file.write(f"{number}\n")
+    if number == DIES:
+        os.kill(os.getpid(), signal.SIGKILL)
     found: dict[str, Any] = {"progress": PROGRESS[number], "auroc": None, "distance": None}
     for steps in (2, 4):
         tune.report({**found, "steps": steps})
@@ -40,7 +47,7 @@ def main(root: Path, home: Path) -> None:
     params = load_params(root / "profiles" / "smoke.yaml")
     steps = {"gduf_steps": 4, "diga_steps": 4, "grace_steps": 2}
     section = params.sweep.model_copy(
-        update={"trials": 4, "repeats": 1, "concurrent": 1, "reduction_factor": 2.0, **steps}
+        update={"trials": 4, "repeats": 2, "concurrent": 1, "reduction_factor": 2.0, **steps}
     )
     with ray_session(params, root, ahead=("ray.tune",)):
         from ray import tune

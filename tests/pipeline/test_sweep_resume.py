@@ -63,6 +63,9 @@ def test_a_killed_sweep_goes_on_and_asha_remembers(tmp_path: Path) -> None:
         (2, "finished", 8),
         (3, "stopped", 4),
         (4, "finished", 8),
+        (5, "failed", 0),
     ]
+    assert (trials[5]["repeat"], trials[5]["weights"]) == (2, trials[0]["weights"])
+    assert trials[5]["error"]
     begun = (tmp_path / "begun.txt").read_text().split()
-    assert begun == ["0", "1", "2", "2", "3", "4"]  # what had ended was not begun again
+    assert begun == ["0", "1", "2", "2", "3", "4", "5"]  # what had ended was not begun again

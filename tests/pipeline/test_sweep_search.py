@@ -167,6 +167,12 @@ def test_results_are_finished_stopped_or_failed() -> None:
     assert read_trial(result(RuntimeError("died"))).status == "failed"
 
 
+def test_a_trial_that_never_started_is_an_error_that_says_why() -> None:
+    never = SimpleNamespace(config=None, metrics={"trial_id": "t1"}, error=OSError("no such node"))
+    with pytest.raises(RuntimeError, match="could not start a trial of the sweep: no such node"):
+        read_trial(never)
+
+
 def test_a_trial_has_the_cores_of_one_machine_at_most() -> None:
     assert threads_per_trial([2], 2) == 1
     assert threads_per_trial([8, 8, 8], 2) == 8
