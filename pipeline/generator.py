@@ -16,6 +16,7 @@ from pipeline.ray_train import train_on_ray
 from pipeline.sections.generator import GeneratorSection
 from pipeline.sections.model import ModelSection
 from pipeline.stage import StageContext
+from pipeline.workspace import persistent_root
 from unigendet.data.shards import ShardDataset, one_size
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ class GeneratorJob:
 def pretrain_generator(ctx: StageContext) -> None:
     """Write the generator's model folder, its history and its pictures into `ctx.out`."""
     section = ctx.params.pretrain_generator
-    base = Path(section.base).expanduser().absolute() if section.base else None
-    if base is not None:
+    base = None
+    if section.base:
+        # From the repository, in temporary workspaces too, like `data.folder`.
+        base = persistent_root(ctx.workspace) / Path(section.base).expanduser()
         check_base(base, ctx.params.model)
     shards = ctx.inputs["shard"]
     one_size([ShardDataset(shards, name, verify=False) for name in ("train", "val")])

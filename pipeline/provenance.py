@@ -112,11 +112,14 @@ def fingerprint(stage: str, values: Mapping[str, Any], inputs: Mapping[str, str]
 
 
 def git_revision(root: Path) -> str:
-    """The commit that is checked out, with a `+` where files were changed; `none` without git."""
+    """The commit that is checked out, with a `+` where files were changed or code was added; `none`
+    without git."""
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return "none"
-    return commit + ("+" if _git(root, "status", "--porcelain", "-uno") else "")
+    changed = _git(root, "status", "--porcelain", "-uno")
+    added = _git(root, "ls-files", "--others", "--exclude-standard", "--", *PACKAGES)
+    return commit + ("+" if changed or added else "")
 
 
 def _git(root: Path, *arguments: str) -> str:

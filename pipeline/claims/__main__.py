@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
             command = typed(arguments)
             plan = Plan(workspace, profile, base, arms, seeds, command, options.jobs)
             failed = run_plan(plan)
-        write_page(workspace)
+        failed += write_page(workspace)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -99,7 +99,9 @@ def _own_arm(name: str, settings: Sequence[str]) -> Arm:
         )
     if not settings or not all("=" in setting for setting in settings):
         raise ValueError(f"arm {name}: say what it changes, as in coevolve.teacher_layer=1")
-    pairs = (setting.split("=", 1) for setting in settings)
+    pairs = [setting.split("=", 1) for setting in settings]
+    if any(key == "seed" for key, _ in pairs):
+        raise ValueError(f"arm {name}: seeds are given by --seeds")
     try:
         return Arm(name, {key: YAML(typ="safe", pure=True).load(text) for key, text in pairs})
     except YAMLError as error:

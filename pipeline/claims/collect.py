@@ -1,16 +1,31 @@
-"""From the outs of a finished run to the figures and scores that a result keeps."""
+"""From the outs of a finished run to the figures and scores that a result keeps.
+
+`python -m pipeline.claims.collect FILE`, in a workspace, writes them there as JSON: a command, so
+that the code of that workspace makes them, which may not be the caller's any more.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifacts import METRICS, OUTPUTS, STAGES, SUMMARY, StageTimings, read_json, tree_hash
+from pipeline.artifacts import (
+    METRICS,
+    OUTPUTS,
+    STAGES,
+    SUMMARY,
+    StageTimings,
+    read_json,
+    tree_hash,
+    write_json,
+)
 from pipeline.coevolve import BEFORE_DIGA
 from unigendet.evaluation import CROSS_DATASET, IN_DOMAIN, SUITES, judge, suites_of
 from unigendet.forgeries.roles import TRAITS
@@ -86,21 +101,21 @@ def generation_values(images: Mapping[str, Any]) -> dict[str, float | None]:
     return values
 
 
-def flow_losses(outputs: Path) -> dict[str, float]:
+def flow_losses(outputs: Path) -> dict[str, float | None]:
     """On the real test tiles, at the same timesteps and noise for every arm and seed."""
     from unigendet.data.shards import ShardDataset
     from unigendet.models.pretrained import load_pretrained
     from unigendet.validation import flow_loss
 
     real = list(ShardDataset(outputs / "shards", "test").only(fake=False))
-    model, found = outputs / "model", {}
+    model, found = outputs / "model", dict[str, float | None]()
     for name, folder in (("model", model), ("before_diga", model / BEFORE_DIGA)):
         own = load_pretrained(folder)
         losses = [
             flow_loss(own.model, own.vae, own.tokenizer, real, seed=draw)
             for draw in range(_FLOW_DRAWS)
         ]
-        found[f"flow_loss_{name}"] = sum(losses) / len(losses)
+        found[f"flow_loss_{name}"] = _defined(sum(losses) / len(losses))
     return found
 
 
@@ -136,8 +151,8 @@ def forgetting(
     ]
     before = judge(entered, samples, trained_on, home=True, explain=False)
     return {
-        "in_domain_auroc_before_diga": _auroc(before),
-        "in_domain_auroc_after_diga": _auroc(records),
+        "in_domain_auroc_before_diga": _defined(_auroc(before)),
+        "in_domain_auroc_after_diga": _defined(_auroc(records)),
     }
 
 
@@ -146,6 +161,10 @@ def _auroc(records: Iterable[EvalRecord]) -> float:
 
     rows = [record for record in records if record.suite == IN_DOMAIN]
     return area_under(roc_curve([r.fake for r in rows], [r.score for r in rows]))
+
+
+def _defined(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def machine() -> dict[str, Any]:
@@ -166,3 +185,7 @@ def _cpu_name() -> str:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    write_json(Path(sys.argv[1]), collect(Path.cwd()))

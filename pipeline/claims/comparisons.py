@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ CLAIMS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A claim's figure over the seeds that both arms have."""
+    """A claim's figure over the seeds in which both arms have it."""
 
     claim: Claim
     seeds: tuple[int, ...]
@@ -70,10 +71,14 @@ class Comparison:
     """Full minus control."""
     hierarchical: PairedDifference | None
     """The same over seeds and sources, where the figure is made from stored scores."""
+    sources: int
+    """Of the images that all seeds were judged on together; 0 where no scores are stored."""
 
     @property
     def verdict(self) -> str:
         """In words, from Student's interval alone: the rule was fixed before any result."""
+        if self.claim.figure == EVERYDAY:
+            return "too few photographs to say"
         return verdict(self.student, self.claim.better)
 
 
@@ -86,22 +91,27 @@ def verdict(difference: PairedDifference, better: int) -> str:
 
 
 def compare(results: Sequence[ArmResult], claim: Claim) -> Comparison | None:
-    """None where no seed has both arms."""
+    """None where no seed has the figure in both arms."""
     full, control = by_seed(results), by_seed(results, claim.control)
-    seeds = tuple(sorted(full.keys() & control.keys()))
-    if not seeds:
+    pairs = {
+        seed: (figure_of(full[seed], claim.figure), figure_of(control[seed], claim.figure))
+        for seed in sorted(full.keys() & control.keys())
+    }
+    pairs = {seed: pair for seed, pair in pairs.items() if all(map(math.isfinite, pair))}
+    if not pairs:
         return None
-    ours = tuple(figure_of(full[seed], claim.figure) for seed in seeds)
-    theirs = tuple(figure_of(control[seed], claim.figure) for seed in seeds)
-    hierarchical = None
+    ours, theirs = zip(*pairs.values(), strict=True)
+    hierarchical, sources = None, 0
     if claim.figure in (UNSEEN, EVERYDAY):
-        pairs = [_by_weights(full[seed], control[seed], claim.figure) for seed in seeds]
-        hierarchical = hierarchical_difference(pairs, draws=_DRAWS)
-    return Comparison(claim, seeds, ours, theirs, t_difference(ours, theirs), hierarchical)
+        drawn = [_by_weights(full[seed], control[seed], claim.figure) for seed in pairs]
+        hierarchical = hierarchical_difference(drawn, draws=_DRAWS)
+        sources = len({name for one in drawn for name in one.groups})
+    student = t_difference(ours, theirs)
+    return Comparison(claim, tuple(pairs), ours, theirs, student, hierarchical, sources)
 
 
 def figure_of(result: ArmResult, name: str) -> float:
-    """A figure of one result by its short name; a `ValueError` where it has none.
+    """A figure of one result by its short name; NaN where it is undefined.
 
     `auroc_unseen`, `nll_unseen` and `auroc_everyday` are about families that the detector never saw
     and that our own autoencoder did not decode, all together against the real images of their set.
@@ -122,9 +132,7 @@ def figure_of(result: ArmResult, name: str) -> float:
         "flow_loss": ("generation", "flow_loss_model"),
     }[name]
     value = result.figures[group].get(key)
-    if value is None:
-        raise ValueError(f"{result.arm}, seed {result.seed}: has no {key}; run it again")
-    return float(value)
+    return float("nan") if value is None else float(value)
 
 
 def pooled(result: ArmResult, name: str) -> tuple[list[bool], list[float], list[str]]:
@@ -164,12 +172,12 @@ def _both_classes(fake: Sequence[bool], weights: Floats) -> bool:
 
 def forgetting(results: Sequence[ArmResult]) -> PairedDifference | None:
     """In-domain AUROC after the last DIGA minus before it, of the full arm; None without any."""
-    full = by_seed(results).values()
-    after, before = (
-        [figure_of(one, f"auroc_in_domain_{when}_diga") for one in full]
-        for when in ("after", "before")
-    )
-    return t_difference(after, before) if after else None
+    pairs = [
+        tuple(figure_of(one, f"auroc_in_domain_{when}_diga") for when in ("after", "before"))
+        for one in by_seed(results).values()
+    ]
+    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    return t_difference(*zip(*pairs, strict=True)) if pairs else None
 
 
 def forgetting_verdict(found: PairedDifference) -> str:

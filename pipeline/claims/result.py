@@ -14,6 +14,8 @@ from pipeline.artifacts import STAGES, read_json
 from pipeline.claims.arms import FULL
 from pipeline.provenance import import_closure
 
+COLLECT = "pipeline.claims.collect"
+"""The module that makes figures of a run's outs, itself a command."""
 RESULTS = Path("docs") / "results"
 _NO_RESULT = {"report"}
 """Stages whose code decides no figure."""
@@ -79,60 +81,107 @@ def load_result(path: Path) -> ArmResult:
     names = {field.name for field in fields(ArmResult)}
     if not isinstance(raw, dict) or set(raw) != names:
         raise ValueError(f"{path} is no result of `make claims`: delete it, then run that again")
-    return ArmResult(**raw)
+    result = ArmResult(**raw)
+    if path != result_path(path.parent, result.arm, result.seed):
+        raise ValueError(f"{path} is of {result.arm} at seed {result.seed}: its name must say so")
+    return result
 
 
 def load_results(folder: Path) -> list[ArmResult]:
     """All results of a profile, checked to be comparable.
 
-    Raises ValueError where two are of different parameters, or where the arms of a seed differ in
-    code or, leave-one-out aside, in the images that they were judged on.
+    Raises ValueError where two are of different parameters, where an arm changes other things in
+    another seed, or where the arms of a seed differ in code or, those that change the data aside,
+    in the images that they were judged on.
     """
-    found = [load_result(path) for path in sorted(folder.glob("*-seed*.json"))]
-    _same(found, "base", "of other parameters or loss weights")
+    found = _every(folder)
+    _same(folder, found, "base", "of other parameters or loss weights")
+    for arm in sorted({one.arm for one in found}):
+        of_arm = [one for one in found if one.arm == arm]
+        _same(folder, of_arm, "overrides", f"of another arm called {arm}")
     for seed in sorted({one.seed for one in found}):
         arms = [one for one in found if one.seed == seed]
-        _same(arms, "code", "made by other code")
-        _same([one for one in arms if not moves_roles(one)], "pool", "judged on other images")
+        _same(folder, arms, "code", "made by other code")
+        pooled = [one for one in arms if not moves_roles(one)]
+        _same(folder, pooled, "pool", "judged on other images")
     return found
 
 
+def check_joins(
+    folder: Path,
+    *,
+    base: str,
+    code: str,
+    arms: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+) -> None:
+    """Raises ValueError where a result that is there cannot stand beside those of a new run.
+
+    Args:
+        base: fingerprint of the run's parameters, as `ArmResult.base`.
+        code: digest of the code that would make them.
+        arms: name -> overrides.
+    """
+    for one in _every(folder):
+        differs = [
+            what
+            for what, other in (
+                ("parameters or loss weights", one.base != base),
+                ("changes of this arm", one.arm in arms and one.overrides != arms[one.arm]),
+                ("code", one.seed in seeds and one.code != code),
+            )
+            if other
+        ]
+        if differs:
+            raise ValueError(
+                f"{result_path(folder, one.arm, one.seed)} is of other {', '.join(differs)}: check "
+                f"out revision {short(one.revision)} to add to those results, or delete them (git "
+                "keeps them) to begin anew with today's"
+            )
+
+
+def short(revision: str) -> str:
+    """Twelve digits of a revision, and whether it had uncommitted changes."""
+    return revision[:12] + "+" * revision.endswith("+")
+
+
+def _every(folder: Path) -> list[ArmResult]:
+    return [load_result(path) for path in sorted(folder.glob("*-seed*.json"))]
+
+
 def moves_roles(result: ArmResult) -> bool:
-    """Whether the arm has families of its own in its test pool (leave-one-out)."""
+    """Whether the arm has data of its own, or families of its own in its test pool."""
     return any(key.startswith(("forge.", "data.", "shard.")) for key in result.overrides)
 
 
-def _same(results: Sequence[ArmResult], what: str, said: str) -> None:
-    for one in results[1:]:
-        if getattr(one, what) != getattr(results[0], what):
-            first, other = (f"{r.arm} of seed {r.seed}" for r in (results[0], one))
-            raise ValueError(
-                f"results that cannot be compared: {other} was {said} than {first}. Delete the "
-                "older one's JSON (git keeps it) and run `make claims` again"
-            )
-
-
-def is_done(path: Path, fingerprint: str, code: str) -> bool:
-    """Whether this result is there already; a `ValueError` where a different one is."""
-    if not path.is_file():
-        return False
-    found = load_result(path)
-    for what, wanted in (("parameters", fingerprint), ("code", code)):
-        if wanted != (found.fingerprint if what == "parameters" else found.code):
-            raise ValueError(
-                f"{path} is of other {what}: check out revision {found.revision[:12]} to add to "
-                "those results, or delete them (git keeps them) to begin anew with today's"
-            )
-    return True
+def _same(folder: Path, results: Sequence[ArmResult], what: str, said: str) -> None:
+    newest = max(results, key=lambda one: one.finished, default=None)
+    others = [one for one in results if getattr(one, what) != getattr(newest, what)]
+    if newest is None or not others:
+        return
+    told = [
+        f"  {result_path(folder, one.arm, one.seed)} (revision {short(one.revision)}, "
+        f"{one.finished})"
+        for one in (newest, *others)
+    ]
+    raise ValueError(
+        "\n".join(
+            [
+                f"results that cannot be compared: the newest of them is {said} than the others",
+                *told,
+                "Delete the older ones (git keeps them) and run `make claims` again",
+            ]
+        )
+    )
 
 
 def results_code(root: Path) -> str:
     """Digest of all code that decides figures, plumbing left out, as DVC sees it."""
+    modules = [f"stages.{spec.name}" for spec in STAGES if spec.name not in _NO_RESULT]
     paths = {
         path
-        for spec in STAGES
-        if spec.name not in _NO_RESULT
-        for path in import_closure(f"stages.{spec.name}", root, beyond_plumbing=False)
+        for module in (*modules, COLLECT)
+        for path in import_closure(module, root, beyond_plumbing=False)
     }
     digest = hashlib.sha256()
     for path in sorted(paths):

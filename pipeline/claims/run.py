@@ -1,8 +1,10 @@
 """Runs arms x seeds, each a `dvc repro evaluate` in its seed's copy of the workspace.
 
-The copies share one DVC cache, and with it DVC's run cache: a stage that an earlier arm ran with
-the same code, parameters and inputs is restored from there. So the arms of a seed share their
-stage-one weights, their fakes and their test images, and an interrupted run goes on where it was.
+The copies are of the workspace as it was when the command was given: what is changed meanwhile
+changes no result. They share one DVC cache, and with it DVC's run cache: a stage that an earlier
+arm ran with the same code, parameters and inputs is restored from there. So the arms of a seed
+share their stage-one weights, their fakes and their test images, and an interrupted run goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -25,9 +27,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipeline.artifacts import read_json
 from pipeline.claims.arms import Arm, arm_params, overridden
-from pipeline.claims.collect import collect, machine
-from pipeline.claims.result import RESULTS, ArmResult, is_done, result_path, results_code
+from pipeline.claims.collect import machine
+from pipeline.claims.result import (
+    COLLECT,
+    RESULTS,
+    ArmResult,
+    check_joins,
+    result_path,
+    results_code,
+)
 from pipeline.params import parse_params
 from pipeline.provenance import git_revision
 from pipeline.scratch import copy_workspace, stage_environment
@@ -55,6 +65,11 @@ class Plan:
         """Where the results of this profile lie."""
         return self.workspace / RESULTS / self.profile.stem
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the parameters that all arms and seeds share."""
+        return parse_params({**self.base, "seed": 0}).fingerprint()
+
 
 @dataclass(frozen=True, slots=True)
 class _Order:
@@ -71,19 +86,25 @@ def run_plan(plan: Plan) -> list[str]:
     """Runs all that is not there yet; returns a line for each (arm, seed) that failed.
 
     Everything is checked before the first run. Raises ValueError for parameters that are wrong, for
-    results of other parameters or code, and where another run of the profile is under way.
+    results that new ones could not stand beside, and where another run of the profile is under way.
     """
     code = results_code(plan.workspace)
     values = dict(plan.base)
     if plan.jobs > 1 and not (values["cluster"]["num_cpus"] or os.environ.get("RAY_ADDRESS")):
         share = max(1, (os.cpu_count() or 1) // plan.jobs)
         values = overridden(values, {"cluster.num_cpus": share})
+    check_joins(
+        plan.results,
+        base=plan.fingerprint,
+        code=code,
+        arms={arm.name: arm.overrides for arm in plan.arms},
+        seeds=plan.seeds,
+    )
     todo = []
     for seed in plan.seeds:
         for arm in plan.arms:
             params, text = arm_params(values, arm, seed)
-            path = result_path(plan.results, arm.name, seed)
-            if is_done(path, params.fingerprint(), code):
+            if result_path(plan.results, arm.name, seed).is_file():
                 print(f"[claims] {arm.name}, seed {seed}: there already", flush=True)
             else:
                 todo.append(_Order(arm, seed, params.fingerprint(), text))
@@ -99,6 +120,9 @@ def run_plan(plan: Plan) -> list[str]:
 
 
 def _run_all(plan: Plan, todo: Sequence[_Order], home: Path, code: str) -> list[str]:
+    snapshot = home / "code"
+    shutil.rmtree(snapshot, ignore_errors=True)
+    copy_workspace(plan.workspace, snapshot, params=plan.profile)
     runner = _Runner(plan, home, code, len(todo))
     by_seed: dict[int, list[_Order]] = {}
     for order in todo:
@@ -128,7 +152,11 @@ class _Runner:
 
     def run_seed(self, orders: Sequence[_Order]) -> None:
         """All arms of one seed; those that fail are in `failed`."""
-        copy = _fresh_copy(self._plan, self._home, orders[0].seed)
+        try:
+            copy = _fresh_copy(self._plan, self._home, orders[0].seed)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self._fail(f"seed {orders[0].seed}", error)
+            return
         for order in orders:
             if self._stopped:
                 return
@@ -138,13 +166,16 @@ class _Runner:
             try:
                 (copy / "params.yaml").write_text(order.text, encoding="utf-8")
                 self._repro(copy, log)
-                saved = _keep(self._plan, order, copy, self._code, self._revision)
+                saved = self._keep(order, self._collect(copy, log))
                 print(f"[claims] {name}: {saved}", flush=True)
             except (ValueError, OSError) as error:
-                # One arm's failure must not lose the others: it is told at the end, exit code 1.
-                self.failed.append(f"{name}: {error}")
-                print(f"[claims] {name} failed: {error}", file=sys.stderr, flush=True)
+                self._fail(name, error)
             self._tell_time()
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """One failure must not lose the others: it is told at the end, exit code 1."""
+        self.failed.append(f"{name}: {error}")
+        print(f"[claims] {name} failed: {error}", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """Ends what runs; nothing new begins."""
@@ -167,13 +198,24 @@ class _Runner:
             )
 
     def _repro(self, copy: Path, log: Path) -> None:
-        """`dvc repro evaluate` in the copy, its output in `log`; ValueError with the end of it."""
-        with log.open("w", encoding="utf-8") as file:
+        log.unlink(missing_ok=True)
+        self._call(["dvc", "repro", "evaluate"], copy, log)
+
+    def _collect(self, copy: Path, log: Path) -> dict[str, Any]:
+        """The figures, made by the code of the copy."""
+        found = copy / "collected.json"
+        self._call([sys.executable, "-m", COLLECT, str(found)], copy, log)
+        figures: dict[str, Any] = read_json(found)
+        return figures
+
+    def _call(self, command: Sequence[str], copy: Path, log: Path) -> None:
+        """A command in the copy, its output added to `log`; ValueError with the end of it."""
+        with log.open("a", encoding="utf-8") as file:
             with self._lock:
                 if self._stopped:
                     raise ValueError("not begun")
                 child = subprocess.Popen(
-                    ["dvc", "repro", "evaluate"],
+                    command,
                     cwd=copy,
                     env=_environment(self._plan.workspace),
                     stdout=file,
@@ -186,7 +228,26 @@ class _Runner:
                 self._children.discard(child)
         if code:
             last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-            raise ValueError("\n  ".join([f"dvc repro ended with {code}, see {log}", *last]))
+            told = shlex.join(command)
+            raise ValueError("\n  ".join([f"`{told}` ended with {code}, see {log}", *last]))
+
+    def _keep(self, order: _Order, collected: Mapping[str, Any]) -> Path:
+        plan = self._plan
+        result = ArmResult(
+            profile=plan.profile.stem,
+            arm=order.arm.name,
+            seed=order.seed,
+            overrides=dict(order.arm.overrides),
+            fingerprint=order.fingerprint,
+            base=plan.fingerprint,
+            code=self._code,
+            revision=self._revision,
+            command=plan.command,
+            machine=machine(),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            **collected,
+        )
+        return result.save(plan.results).relative_to(plan.workspace)
 
 
 def _environment(workspace: Path) -> dict[str, str]:
@@ -199,32 +260,13 @@ def _environment(workspace: Path) -> dict[str, str]:
 
 
 def _fresh_copy(plan: Plan, home: Path, seed: int) -> Path:
-    """Today's code in a folder of its own, with the cache of all copies."""
+    """The snapshot's code in a folder of its own, with the cache of all copies."""
     copy, cache = home / f"seed{seed}", home / "cache"
     shutil.rmtree(copy, ignore_errors=True)
     cache.mkdir(exist_ok=True)
-    copy_workspace(plan.workspace, copy, params=plan.profile)
+    copy_workspace(home / "code", copy, params=home / "code" / "params.yaml")
     (copy / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
     return copy
-
-
-def _keep(plan: Plan, order: _Order, copy: Path, code: str, revision: str) -> Path:
-    base = parse_params({**plan.base, "seed": 0})
-    result = ArmResult(
-        profile=plan.profile.stem,
-        arm=order.arm.name,
-        seed=order.seed,
-        overrides=dict(order.arm.overrides),
-        fingerprint=order.fingerprint,
-        base=base.fingerprint(),
-        code=code,
-        revision=revision,
-        command=plan.command,
-        machine=machine(),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        **collect(copy),
-    )
-    return result.save(plan.results).relative_to(plan.workspace)
 
 
 def typed(arguments: Sequence[str]) -> str:

@@ -70,7 +70,8 @@ class GeneratorSection(Section):
     """Both trainings, or what takes their place, and the picture of what came out."""
 
     base: str
-    """Folder of a model, as `unigendet import` makes it, to start from; empty trains from scratch.
+    """Folder of a model, as `unigendet import` makes it, to start from; relative ones lie in the
+    repository, and empty trains from scratch.
     Its autoencoder and tokenizer come with it, so `autoencoder` trains nothing, and `flow` only
     where its steps are above 0. Another model under the same path is not noticed."""
     autoencoder: AutoencoderTrainingSection

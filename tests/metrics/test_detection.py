@@ -69,6 +69,7 @@ def test_operating_points_by_hand() -> None:
     perfect = roc_curve([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1])
     assert equal_error_rate(perfect) == 0.0
     assert detection_at(perfect, 0.01) == 1.0
+    assert np.isnan(detection_at(roc_curve([1, 1], [0.9, 0.8]), 0.01))
 
 
 def test_scores_that_are_all_equal_are_chance() -> None:

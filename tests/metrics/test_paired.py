@@ -57,17 +57,27 @@ def _mean(values: list[float]) -> SeedDifference:
 
 
 def test_the_bootstrap_draws_seeds_and_sources() -> None:
-    """Its variance is the sum of both levels': s^2 / m between seeds, v / (m n) within them."""
+    """The same images in every seed. Its variance is that between the means of m seeds by m, of n
+    sources by n, and of what is left by m n."""
     generator = np.random.default_rng(1)
     seeds, sources = 8, 50
-    levels = generator.normal(1.0, 0.3, seeds)
-    values = [list(generator.normal(level, 1.0, sources)) for level in levels]
-    found = hierarchical_difference([_mean(one) for one in values], draws=4000)
-    means = [np.mean(one) for one in values]
-    variance = np.var(means) / seeds + np.mean([np.var(one) for one in values]) / seeds / sources
-    assert found.value == pytest.approx(float(np.mean(means)))
+    levels, images = generator.normal(1.0, 0.3, seeds), generator.normal(0.0, 0.5, sources)
+    values = levels[:, None] + images + generator.normal(0.0, 1.0, (seeds, sources))
+    found = hierarchical_difference([_mean(list(one)) for one in values], draws=4000)
+    rest = values - values.mean(0) - values.mean(1)[:, None] + values.mean()
+    variance = values.mean(1).var() / seeds + values.mean(0).var() / sources
+    variance += rest.var() / seeds / sources
+    assert found.value == pytest.approx(values.mean())
     assert found.low is not None and found.high is not None
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(float(variance**0.5), rel=0.08)
+
+
+def test_more_seeds_on_the_same_images_do_not_make_them_more() -> None:
+    images = list(np.random.default_rng(2).normal(0.0, 1.0, 40))
+    found = hierarchical_difference([_mean(images)] * 5, draws=4000)
+    assert found.low is not None and found.high is not None
+    wanted = float(np.std(images)) / 40**0.5
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(wanted, rel=0.08)
 
 
 def test_a_source_is_drawn_whole() -> None:

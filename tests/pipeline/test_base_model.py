@@ -113,8 +113,12 @@ def test_a_base_of_other_shapes_is_refused_before_anything_starts(
     config = json.loads((wide / "config.json").read_text())
     write_json(wide / "config.json", config | {"alignment_width": 24})
     check_base(wide, params.model)
-    generator = params.pretrain_generator.model_copy(update={"base": str(tmp_path / "nowhere")})
+    # A relative folder lies in the repository, also where a temporary workspace runs the stage.
+    generator = params.pretrain_generator.model_copy(update={"base": "nowhere"})
     asked = params.model_copy(update={"pretrain_generator": generator})
-    stage: Any = SimpleNamespace(params=asked, seed=0, inputs={"shard": tmp_path})
-    with pytest.raises(ValueError, match="there is no such folder"):
+    temporary = tmp_path / ".dvc/tmp/exps/one"
+    stage: Any = SimpleNamespace(
+        params=asked, seed=0, inputs={"shard": tmp_path}, workspace=temporary
+    )
+    with pytest.raises(ValueError, match=f"{tmp_path / 'nowhere'}: there is no such folder"):
         pretrain_generator(stage)

@@ -92,7 +92,8 @@ def test_an_arm_of_ones_own() -> None:
         ([], [["../x", "seed=1"]], "name of your own"),
         ([], [["mine"]], "say what it changes"),
         ([], [["mine", "seed"]], "say what it changes"),
-        ([], [["mine", "seed=[1"]], "no YAML"),
+        ([], [["mine", "coevolve.rounds=[1"]], "no YAML"),
+        ([], [["mine", "seed=5"]], "seeds are given by --seeds"),
     ],
 )
 def test_wrong_arms_are_told(names: list[str], own: list[list[str]], said: str) -> None:

@@ -99,7 +99,12 @@ def test_the_page_holds_the_paired_figures_and_honest_words(tmp_path: Path) -> N
     assert f"| [{wanted.low:+.4f}, {wanted.high:+.4f}] |" in hurt
     assert "| 4 |" in hurt
     assert "GDUF helps generation" not in rows  # no seed has that arm
-    assert rows["DIGA forgets nothing"].endswith("| **holds: drop of at most 0.01** |")
+    cost = rows["The last DIGA phase costs detection at most 0.01"]
+    assert cost.endswith("| **holds: drop of at most 0.01** |")
+    # Scores on eight photographs say nothing of others, whatever their interval over seeds.
+    everyday = next(line for line in text.splitlines() if "everyday photographs |" in line)
+    assert everyday.endswith("| too few photographs to say |")
+    assert "], 20 sources |" in rows["SMSA helps detection"]
     assert "`python -m pipeline.claims run`" in text and "2 x some CPU, torch 2.13.0" in text
     picture = re.search(r"\((results/made_up/\S+\.png)\)", text)
     assert picture and (tmp_path / "docs" / picture[1]).stat().st_size > 1000
@@ -161,5 +166,47 @@ def test_results_that_cannot_be_compared_are_refused(
     change: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     first, second, *_ = _pairs(1)
-    with pytest.raises(ValueError, match=said):
-        _page(tmp_path, [first, replace(second, **change)])
+    for one in (first, replace(second, **change)):
+        one.save(tmp_path / RESULTS / "made_up")
+    first.save(tmp_path / RESULTS / "sound")
+    (wrong,) = write_page(tmp_path)
+    assert wrong.startswith("profile made_up: ") and said in wrong
+    assert all(f"{one.arm}-seed11.json" in wrong for one in (first, second))
+    # The other profile has its table.
+    assert "| full | nothing | 1 |" in (tmp_path / PAGE).read_text()
+
+
+def test_an_arm_is_the_same_in_every_seed(tmp_path: Path) -> None:
+    results = _pairs(3)
+    other = replace(results[-1], overrides={"coevolve.rounds": 1})
+    for one in (*results[:-1], other):
+        one.save(tmp_path / RESULTS / "made_up")
+    (wrong,) = write_page(tmp_path)
+    assert "of another arm called no_diga" in wrong and "no_diga-seed13.json" in wrong
+
+
+def test_an_undefined_figure_is_left_out_and_said(tmp_path: Path) -> None:
+    results = _pairs(4)
+    generation = {**results[2].figures["generation"], "kd_model": None}
+    results[2] = replace(results[2], figures={**results[2].figures, "generation": generation})
+    assert (results[2].arm, results[2].seed) == ("no_diga", 11)
+    text = _page(tmp_path, results)
+    row = next(line for line in text.splitlines() if "**DIGA helps generation**" in line)
+    assert "| 3 (without 11) |" in row
+    assert "(n = 3)" in next(line for line in text.splitlines() if line.startswith("| no_diga |"))
+
+
+def test_an_arm_of_other_data_has_a_table_and_is_not_paired(tmp_path: Path) -> None:
+    blurred = replace(
+        _result("blur", 11, apart=0.3, kd=0.1),
+        overrides={"data.degradations.probability": 0.5},
+        pool="other",
+    )
+    text = _page(tmp_path, [*_pairs(1), blurred])
+    said = text.index("Arms that change the data")
+    assert "| blur | `data.degradations.probability=0.5` | 1 |" in text[said:]
+
+
+def test_uncommitted_changes_are_told(tmp_path: Path) -> None:
+    changed = replace(_result("full", 11, apart=0.3, kd=0.1), revision=40 * "a" + "+")
+    assert f"Revisions: {12 * 'a'}+" in _page(tmp_path, [changed])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
@@ -12,9 +15,8 @@ import pytest
 
 from pipeline.claims import run as runner
 from pipeline.claims.__main__ import main
-from pipeline.claims.arms import base_values, named_arms
-from pipeline.claims.collect import collect
-from pipeline.claims.result import load_result, load_results
+from pipeline.claims.arms import Arm, base_values, named_arms
+from pipeline.claims.result import COLLECT, load_result, load_results
 from pipeline.claims.run import Plan, _Runner, run_plan
 from pipeline.params import load_params
 
@@ -28,7 +30,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     def copied(workspace: Path, target: Path, *, params: Path) -> None:
         (target / ".dvc").mkdir(parents=True)
 
-    def collected(workspace: Path) -> dict[str, Any]:
+    def collected(self: _Runner, copy: Path, log: Path) -> dict[str, Any]:
         return {
             "pool": "p",
             "seconds": {},
@@ -40,7 +42,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         }
 
     monkeypatch.setattr(runner, "copy_workspace", copied)
-    monkeypatch.setattr(runner, "collect", collected)
+    monkeypatch.setattr(runner._Runner, "_collect", collected)
     monkeypatch.setattr(runner._Runner, "_repro", lambda self, copy, log: None)
     arms = named_arms(["full", "no_diga"])
     return Plan(tmp_path, SMOKE, base_values(SMOKE), arms, (11, 12), "make claims")
@@ -101,7 +103,7 @@ def test_the_end_of_a_failed_log_is_shown(
     one = replace(plan, seeds=(11,), arms=plan.arms[:1])
     monkeypatch.setattr(runner, "copy_workspace", _nothing_but_dvc)
     (failed,) = run_plan(one)
-    assert "dvc repro ended with" in failed and "full-seed11.log" in failed
+    assert "`dvc repro evaluate` ended with" in failed and "full-seed11.log" in failed
 
 
 def _nothing_but_dvc(workspace: Path, target: Path, *, params: Path) -> None:
@@ -136,8 +138,61 @@ def test_other_parameters_or_code_are_refused_with_the_way_out(plan: Plan) -> No
     path.write_text(path.read_text().replace(load_result(path).code, "0" * 16))
     with pytest.raises(ValueError, match=r"full-seed12.json is of other code"):
         run_plan(plan)
-    with pytest.raises(ValueError, match="made by other code"):
+    # Other seeds may be of other code: their arms are compared with each other.
+    assert run_plan(replace(plan, seeds=(13,))) == []
+    with pytest.raises(ValueError, match="made by other code") as error:
         load_results(plan.results)
+    assert "full-seed12.json" in str(error.value) and "no_diga-seed12.json" in str(error.value)
+
+
+def test_what_could_not_stand_beside_the_results_is_refused_before_it_runs(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_plan(replace(plan, seeds=(11,)))
+    monkeypatch.setattr(runner._Runner, "_repro", _refuse)
+    changed = dict(plan.base)
+    changed["evaluate"] = {**changed["evaluate"], "generated": 9}
+    with pytest.raises(ValueError, match="is of other parameters"):
+        run_plan(replace(plan, seeds=(12,), base=changed))
+    with pytest.raises(ValueError, match=r"no_diga-seed11.json is of other changes of this arm"):
+        run_plan(replace(plan, seeds=(12,), arms=[Arm("no_diga", {"coevolve.rounds": 1})]))
+    monkeypatch.setattr(runner, "results_code", lambda root: "f" * 16)
+    with pytest.raises(ValueError, match="is of other code"):
+        run_plan(replace(plan, arms=named_arms(["live_teacher"])))
+
+
+def test_what_is_edited_during_a_run_changes_no_result(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def edit(self: _Runner, copy: Path, log: Path) -> None:
+        seen.append((copy / "code.py").read_text())
+        (plan.workspace / "code.py").write_text("after")
+
+    monkeypatch.setattr(runner._Runner, "_repro", edit)
+    monkeypatch.setattr(runner, "copy_workspace", _with_code)
+    (plan.workspace / "code.py").write_text("before")
+    assert run_plan(plan) == []
+    assert seen == ["before"] * 4
+
+
+def _with_code(workspace: Path, target: Path, *, params: Path) -> None:
+    (target / ".dvc").mkdir(parents=True)
+    (target / "code.py").write_text((workspace / "code.py").read_text())
+
+
+def test_a_seed_that_cannot_be_copied_does_not_lose_the_other(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(workspace: Path, target: Path, *, params: Path) -> None:
+        if target.name == "seed11":
+            raise OSError(28, "No space left on device")
+        (target / ".dvc").mkdir(parents=True)
+
+    monkeypatch.setattr(runner, "copy_workspace", full)
+    assert run_plan(plan) == ["seed 11: [Errno 28] No space left on device"]
+    assert len(list(plan.results.glob("*-seed12.json"))) == 2
 
 
 def test_a_broken_result_is_named(plan: Plan) -> None:
@@ -151,8 +206,11 @@ def test_a_broken_result_is_named(plan: Plan) -> None:
         run_plan(plan)
 
 
-def test_what_is_kept_of_a_finished_run(finished: Path) -> None:
-    found = collect(finished)
+def test_what_is_kept_of_a_finished_run(finished: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", COLLECT, str(tmp_path / "found.json")]
+    environment = {**os.environ, "PYTHONPATH": str(SMOKE.parents[1])}
+    subprocess.run(command, cwd=finished, env=environment, check=True)
+    found = json.loads((tmp_path / "found.json").read_text())
     assert found["trained_on"] == ["flow"] and "flow" in found["own_decoder"]
     home = found["scores"]["home"]
     assert set(home) == {"real", "flow", "inpaint"}
@@ -167,7 +225,6 @@ def test_what_is_kept_of_a_finished_run(finished: Path) -> None:
     )
     assert after == pytest.approx(figures["detection"]["in_domain_all_auroc"], abs=1e-5)
     assert 0 <= before <= 1
-    json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize(

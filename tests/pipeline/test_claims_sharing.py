@@ -50,12 +50,12 @@ def test_arms_of_a_seed_share_the_stages_before_they_part(
     (workspace / "dvc.yaml").write_text(DVC_YAML.format(ran=ran))
     pools = []
 
-    def collected(copy: Path) -> dict[str, Any]:
+    def collected(self: runner._Runner, copy: Path, log: Path) -> dict[str, Any]:
         pools.append((copy / "outputs" / "first").read_text())
         names = ("seconds", "weights", "figures", "scores")
         return {"pool": "p", "trained_on": [], "own_decoder": [], **{n: {} for n in names}}
 
-    monkeypatch.setattr(runner, "collect", collected)
+    monkeypatch.setattr(runner._Runner, "_collect", collected)
     arms = named_arms(["full", "no_diga"])
     plan = Plan(workspace, SMOKE, base_values(SMOKE), arms, (11,), "make claims")
     assert run_plan(plan) == []

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from pipeline.artifacts import RECORDS, tree_hash
-from pipeline.provenance import code_dependencies, code_digest, fingerprint, import_closure
+from pipeline.provenance import (
+    code_dependencies,
+    code_digest,
+    fingerprint,
+    git_revision,
+    import_closure,
+)
 from pipeline.stage import StageContext, run_stage
 from pipeline.workspace import persistent_root
 
@@ -144,3 +151,26 @@ def test_temporary_workspaces_belong_to_their_repository(
     assert persistent_root(tmp_path / "repo") == tmp_path / "repo"
     monkeypatch.setenv("UNIGENDET_HOME", str(tmp_path / "home"))
     assert persistent_root(workspace) == tmp_path / "home"
+
+
+def test_a_revision_tells_of_changed_files_and_of_new_code(tmp_path: Path) -> None:
+    assert git_revision(tmp_path) == "none"
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True)
+
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "old.py").write_text("1")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "one")
+    clean = git_revision(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "picture.png").write_text("a new file that is no code")
+    assert git_revision(tmp_path) == clean
+    (tmp_path / "pipeline" / "new.py").write_text("2")
+    assert git_revision(tmp_path) == clean + "+"
+    (tmp_path / "pipeline" / "new.py").unlink()
+    (tmp_path / "pipeline" / "old.py").write_text("3")
+    assert git_revision(tmp_path) == clean + "+"

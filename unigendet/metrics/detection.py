@@ -120,6 +120,8 @@ def equal_error_rate(curve: RocCurve) -> float:
 
 def detection_at(curve: RocCurve, false_alarm: float) -> float:
     """The largest detection rate among operating points with at most this false-alarm rate."""
+    if not np.isfinite(curve.false_alarm).all():
+        return float("nan")  # without reals there is no false-alarm rate to keep to
     allowed = curve.false_alarm <= false_alarm + 1e-12
     return float(curve.detection[allowed].max()) if allowed.any() else float("nan")
 

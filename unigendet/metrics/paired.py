@@ -2,7 +2,7 @@
 
 Both arms of a seed share data and first weights, so the difference within a seed is the
 observation, and the seeds are what varies. Seeds are few: the interval is Student's, or that of a
-bootstrap that draws seeds first and sources within each drawn seed.
+bootstrap that draws seeds and sources.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SeedDifference:
     statistic: Callable[[Floats], float]
     """Weights (n,) -> treatment minus control; NaN where a draw leaves it undefined."""
     groups: Groups
-    """Source id of each of the n observations."""
+    """Source id of each of the n observations; an id is the same source in every seed."""
 
 
 def t_difference(treatment: Sequence[float], control: Sequence[float]) -> PairedDifference:
@@ -65,27 +65,31 @@ def t_difference(treatment: Sequence[float], control: Sequence[float]) -> Paired
 def hierarchical_difference(
     seeds: Sequence[SeedDifference], *, draws: int = 1000, seed: int = 0
 ) -> PairedDifference:
-    """Mean over seeds of a difference, with the interval of a bootstrap on two levels.
+    """Mean over seeds of a difference, with the interval of a bootstrap over seeds and sources.
 
-    Each draw takes seeds with replacement and, for each of them anew, sources with replacement. Its
-    interval says how far new seeds and new images would move the figure; with few seeds it is
-    somewhat too narrow, so it stands beside Student's and not in its place.
+    Each draw takes seeds with replacement, and sources with replacement, once for all seeds: where
+    they are judged on the same images, more seeds do not make these images more (Owen, "The
+    pigeonhole bootstrap", 2007). Its interval says how far new seeds and new images would move the
+    figure. It is too wide for what only one pair of seed and source has in common, and somewhat too
+    narrow between few seeds, so it stands beside Student's, which knows these images only.
     """
     if not seeds:
         raise ValueError("a difference over seeds needs at least one seed")
-    indices = [np.unique(np.asarray(s.groups, dtype=str), return_inverse=True)[1] for s in seeds]
+    sizes = [len(one.groups) for one in seeds]
+    together = np.concatenate([np.asarray(one.groups, dtype=str) for one in seeds])
+    names, places = np.unique(together, return_inverse=True)
+    indices = np.split(places, np.cumsum(sizes)[:-1])
     mean = float(np.mean([s.statistic(np.ones(len(s.groups))) for s in seeds]))
     if len(seeds) < FEWEST_SEEDS:
         return PairedDifference(mean, None, None, len(seeds))
     generator = np.random.default_rng(seed)
     means = []
     for _ in range(draws):
-        drawn = []
-        for which in generator.integers(0, len(seeds), len(seeds)):
-            index = indices[which]
-            sources = int(index.max()) + 1
-            counts = np.bincount(generator.integers(0, sources, sources), minlength=sources)
-            drawn.append(seeds[which].statistic(counts[index].astype(np.float64)))
-        means.append(float(np.mean(drawn)))
+        sources = generator.integers(0, len(names), len(names))
+        counts = np.bincount(sources, minlength=len(names)).astype(np.float64)
+        times = np.bincount(generator.integers(0, len(seeds), len(seeds)), minlength=len(seeds))
+        drawn = [k for k in range(len(seeds)) if times[k]]
+        found = [seeds[k].statistic(counts[indices[k]]) for k in drawn]
+        means.append(float(np.average(found, weights=times[drawn])))
     low, high = percentile_interval(means)
     return PairedDifference(mean, low, high, len(seeds))
