@@ -46,7 +46,7 @@ smoke: $(STAMP) ## run the same stages in miniature, in a scratch copy of the wo
 claims: $(STAMP) ## ablations into docs/results/: make claims SEEDS="11 12" ARMS="full no_diga" JOBS=2 PROFILE=tiny
 	python -m pipeline.claims run --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS) --jobs $(JOBS)
 
-leave-one-out: $(STAMP) ## each forgery family in turn the only test family
+leave-one-out: $(STAMP) ## each forgery family that can be, in turn the only test family
 	python -m pipeline.claims leave-one-out --profile $(PROFILE) --seeds $(SEEDS) --jobs $(JOBS)
 
 results: $(STAMP) ## make docs/results.md from docs/results/ alone

@@ -1,4 +1,4 @@
-"""Reference answers: the verdict, and the measured evidence that supports it (design section 6).
+"""Reference answers: the verdict, and the measured evidence that supports it.
 
 A statement is about one measure of `unigendet.evidence`: on which side of a threshold the image
 lies, and whether clearly so. Thresholds come from the training split, and only measures that lie

@@ -1,4 +1,4 @@
-"""Small generator families that make labelled fakes for controlled experiments (design section 6).
+"""Small generator families that make labelled fakes for controlled experiments.
 
 Each family is real (it is trained, then it generates) and small enough for a CPU. A family is
 *aligned* where a fake keeps the content and the size of the real image it was made from, so that

@@ -1,4 +1,4 @@
-"""Whether a family's fakes are near enough to real images to count (design section 6)."""
+"""Whether a family's fakes are near enough to real images to count."""
 
 from __future__ import annotations
 
