@@ -162,7 +162,7 @@ def train_diga(
         head_seed=data.seed,
         head_width=image_teacher.width if image_teacher else None,
     )
-    check_layer(weights, loaded.config.llm.num_hidden_layers)
+    check_layer(weights.tap_layer, loaded.config.llm.num_hidden_layers)
     teacher = image_teacher or _detector_teacher(session, start, loaded, plan, settings, data.seed)
     schedule = AlignmentSchedule(plan.optim.steps, settings.schedule, settings.until)
     batches = _batches(session, loaded, data, plan, more_fakes)

@@ -14,6 +14,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
 
@@ -33,11 +34,11 @@ class OptimSection(Section):
     lr: Positive
     warmup_steps: CountOrZero
     schedule: Literal["constant", "cosine"]
-    betas: tuple[Fraction, Fraction]
+    betas: tuple[BelowOne, BelowOne]
     eps: Positive
     weight_decay: NonNegative
     clip_norm: Positive
-    ema_decay: Fraction
+    ema_decay: BelowOne
     precision: Literal["fp32", "bf16"]
     compile: bool
     recompute: bool

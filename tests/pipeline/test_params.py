@@ -106,6 +106,16 @@ def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
             lambda raw: raw["coevolve"]["diga"].update(align_schedule="until"),
             ["`coevolve.diga.align_schedule`", "'linear'"],
         ),
+        (_set("coevolve", "tap_layer", 99), ["tap_layer 99", "layers 0..5"]),
+        (_set("sweep", "tap_layers", [1, 99]), ["tap_layer 99", "layers 0..5"]),
+        (
+            lambda raw: raw["coevolve"]["diga"]["optim"].update(ema_decay=1.0),
+            ["`coevolve.diga.optim.ema_decay`", "less than 1"],
+        ),
+        (
+            lambda raw: raw["coevolve"]["gduf"]["optim"].update(betas=[0.9, 1.0]),
+            ["`coevolve.gduf.optim.betas.1`", "less than 1"],
+        ),
         (_set("pretrain_detector", "smsa", "yes"), ["`pretrain_detector.smsa`", "boolean"]),
         (_set("pretrain_detector", "smsa", 1), ["`pretrain_detector.smsa`", "boolean"]),
         (_set("data", "image_size", 64.5), ["`data.image_size`", "integer"]),
