@@ -97,23 +97,28 @@ def local_rows(tensor: Tensor) -> tuple[Tensor, slice]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks; sharded ones, which are means, stay."""
+    """Replace each gradient by its mean over the ranks; sharded ones, which are means, stay.
+
+    What no rank has a gradient of has none afterwards.
+    """
     if not _several():
         return
     replicated = [parameter for parameter in parameters if not is_shard(parameter)]
     if not replicated:
         return
-    # A rank whose batch did not touch a parameter contributes zeros, or ranks would disagree.
+    # A rank whose batch did not touch a parameter contributes zeros, or ranks would disagree; how
+    # many ranks did travels behind the gradients.
     gradients = [
         p.grad if p.grad is not None else torch.zeros_like(p, memory_format=torch.contiguous_format)
         for p in replicated
     ]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    touched = torch.tensor([p.grad is not None for p in replicated]).to(gradients[0])
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), touched])
     distributed.all_reduce(flat)
-    flat /= world()
-    pieces = torch.split(flat, [p.numel() for p in replicated])
-    for parameter, piece in zip(replicated, pieces, strict=True):
-        parameter.grad = piece.view_as(parameter).clone()
+    *sums, ranks = torch.split(flat, [*(p.numel() for p in replicated), len(replicated)])
+    for parameter, total, count in zip(replicated, sums, ranks.tolist(), strict=True):
+        # Zeros are no gradient: AdamW would let a weight decay that one process leaves alone.
+        parameter.grad = (total / world()).view_as(parameter) if count else None
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
