@@ -6,7 +6,8 @@ Either way a step is that of one process on all ranks' samples: losses are means
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -37,6 +38,32 @@ def wait_for_all() -> None:
     """Return once every rank has come here."""
     if _several():
         distributed.barrier()
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """A block that each rank runs by itself: all leave it once all have run it, or all fail.
+
+    Without it the others would wait, for hours, for a rank whose disk is full. The block must not
+    wait for other ranks.
+
+    Raises the rank's own `OSError`; on the others one that says which rank failed, and of what.
+    """
+    if not _several():
+        yield
+        return
+    own: OSError | None = None
+    try:
+        yield
+    except OSError as error:
+        own = error
+    causes: list[str | None] = [None] * world()
+    distributed.all_gather_object(causes, None if own is None else str(own))
+    if own is not None:
+        raise own
+    for number, cause in enumerate(causes):
+        if cause is not None:
+            raise OSError(f"rank {number} failed, so this one stops too: {cause}")
 
 
 def shard(model: nn.Module, *, device: torch.device | str, bf16: bool) -> None:
