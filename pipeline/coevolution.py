@@ -166,7 +166,7 @@ def train_diga(
     teacher = image_teacher or _detector_teacher(session, start, loaded, plan, settings, data.seed)
     schedule = AlignmentSchedule(plan.optim.steps, settings.schedule, settings.until)
     batches = _batches(session, loaded, data, plan, more_fakes)
-    if settings.centred:
+    if settings.centred and plan.optim.steps:
         # The steps' own batches, so that a run that is resumed has the same mean.
         steps = range(min(_CENTRED_ON, plan.optim.steps))
         teacher = CentredTeacher(
