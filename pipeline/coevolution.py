@@ -162,11 +162,11 @@ def train_diga(
         head_seed=data.seed,
         head_width=image_teacher.width if image_teacher else None,
     )
-    check_layer(weights, loaded.config.llm.num_hidden_layers)
+    check_layer(weights.tap_layer, loaded.config.llm.num_hidden_layers)
     teacher = image_teacher or _detector_teacher(session, start, loaded, plan, settings, data.seed)
     schedule = AlignmentSchedule(plan.optim.steps, settings.schedule, settings.until)
     batches = _batches(session, loaded, data, plan, more_fakes)
-    if settings.centred:
+    if settings.centred and plan.optim.steps:
         # The steps' own batches, so that a run that is resumed has the same mean.
         steps = range(min(_CENTRED_ON, plan.optim.steps))
         teacher = CentredTeacher(

@@ -75,9 +75,7 @@ def resolve(section: CoevolveSection, best: Path) -> tuple[AlignmentWeights, Map
     return AlignmentWeights(**given), origin
 
 
-def check_layer(weights: AlignmentWeights, num_layers: int) -> None:
+def check_layer(tap_layer: int, num_layers: int) -> None:
     """Raise ValueError where the tap layer is none of the model's."""
-    if not 0 <= weights.tap_layer < num_layers:
-        raise ValueError(
-            f"tap_layer {weights.tap_layer} is none of the model's layers 0..{num_layers - 1}"
-        )
+    if not 0 <= tap_layer < num_layers:
+        raise ValueError(f"tap_layer {tap_layer} is none of the model's layers 0..{num_layers - 1}")

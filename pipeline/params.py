@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.loss_weights import check_layer
 from pipeline.sections.base import Section
 from pipeline.sections.coevolve import CoevolveSection
 from pipeline.sections.data import DataSection, ShardSection
@@ -61,9 +62,14 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _the_detector_has_that_layer(self) -> Params:
+    def _the_model_has_those_layers(self) -> Params:
+        layers = self.model.llm.num_hidden_layers
         if self.coevolve.teacher in ("frozen", "live", "random"):
-            depth(self.coevolve.teacher_layer, self.model.llm.num_hidden_layers)
+            depth(self.coevolve.teacher_layer, layers)
+        tapped = self.sweep.tap_layers if self.sweep.enabled else ()
+        given = self.coevolve.tap_layer
+        for layer in tapped if given == "auto" else (*tapped, given):
+            check_layer(layer, layers)
         return self
 
     def section_values(self, sections: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pipeline.params import Params
 from pipeline.sections.coevolve import DigaSection, GdufSection
 from pipeline.sections.detector import DetectorSection
 from pipeline.sections.generator import FlowTrainingSection
-from unigendet.data.composition import Share
+from unigendet.data.composition import FAKE, GENERATION, REAL, Share, samples_per_step
 
 if TYPE_CHECKING:
     from unigendet.planning.memory import MemoryPlan, Sharding, TrainingPhase
@@ -93,7 +93,6 @@ def _phases(
     teacher: Any,
     share: Share,
 ) -> list[TrainingPhase]:
-    from unigendet.data.loader import FAKE, GENERATION, REAL
     from unigendet.planning.memory import TrainingPhase
     from unigendet.planning.packs import (
         PackShape,
@@ -144,15 +143,12 @@ def _batches(
     section: _Section, tokens: Mapping[str, int], share: Share
 ) -> Sequence[Mapping[str, int | Fraction]]:
     """Samples by stream that one GPU may have in a step."""
-    from unigendet.data.loader import FAKE, GENERATION, REAL
     from unigendet.planning.budgets import fullest_packs
 
     if isinstance(section, FlowTrainingSection):
-        per_step = {GENERATION: section.batch_size}
+        per_step = samples_per_step(section.batch_size, 0)
     else:
-        half = section.detection_per_step // 2
-        per_step = {GENERATION: section.generation_per_step, REAL: half, FAKE: half}
-    per_step = {name: number for name, number in per_step.items() if number}
+        per_step = samples_per_step(section.generation_per_step, section.detection_per_step)
     if section.token_budget is None:
         return [{name: len(share.of(count, "samples")) for name, count in per_step.items()}]
     budget = section.token_budget.config()

@@ -6,7 +6,8 @@ Either way a step is that of one process on all ranks' samples: losses are means
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -37,6 +38,32 @@ def wait_for_all() -> None:
     """Return once every rank has come here."""
     if _several():
         distributed.barrier()
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """A block that each rank runs by itself: all leave it once all have run it, or all fail.
+
+    Without it the others would wait, for hours, for a rank whose disk is full. The block must not
+    wait for other ranks.
+
+    Raises the rank's own `OSError`; on the others one that says which rank failed, and of what.
+    """
+    if not _several():
+        yield
+        return
+    own: OSError | None = None
+    try:
+        yield
+    except OSError as error:
+        own = error
+    causes: list[str | None] = [None] * world()
+    distributed.all_gather_object(causes, None if own is None else str(own))
+    if own is not None:
+        raise own
+    for number, cause in enumerate(causes):
+        if cause is not None:
+            raise OSError(f"rank {number} failed, so this one stops too: {cause}")
 
 
 def shard(model: nn.Module, *, device: torch.device | str, bf16: bool) -> None:
@@ -97,23 +124,28 @@ def local_rows(tensor: Tensor) -> tuple[Tensor, slice]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks; sharded ones, which are means, stay."""
+    """Replace each gradient by its mean over the ranks; sharded ones, which are means, stay.
+
+    What no rank has a gradient of has none afterwards.
+    """
     if not _several():
         return
     replicated = [parameter for parameter in parameters if not is_shard(parameter)]
     if not replicated:
         return
-    # A rank whose batch did not touch a parameter contributes zeros, or ranks would disagree.
+    # A rank whose batch did not touch a parameter contributes zeros, or ranks would disagree; how
+    # many ranks did travels behind the gradients.
     gradients = [
         p.grad if p.grad is not None else torch.zeros_like(p, memory_format=torch.contiguous_format)
         for p in replicated
     ]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    touched = torch.tensor([p.grad is not None for p in replicated]).to(gradients[0])
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), touched])
     distributed.all_reduce(flat)
-    flat /= world()
-    pieces = torch.split(flat, [p.numel() for p in replicated])
-    for parameter, piece in zip(replicated, pieces, strict=True):
-        parameter.grad = piece.view_as(parameter).clone()
+    *sums, ranks = torch.split(flat, [*(p.numel() for p in replicated), len(replicated)])
+    for parameter, total, count in zip(replicated, sums, ranks.tolist(), strict=True):
+        # Zeros are no gradient: AdamW would let a weight decay that one process leaves alone.
+        parameter.grad = (total / world()).view_as(parameter) if count else None
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

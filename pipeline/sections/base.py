@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,7 @@ from unigendet.data.packing_loop import PackingLimits
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
@@ -33,11 +35,11 @@ class OptimSection(Section):
     lr: Positive
     warmup_steps: CountOrZero
     schedule: Literal["constant", "cosine"]
-    betas: tuple[Fraction, Fraction]
+    betas: tuple[BelowOne, BelowOne]
     eps: Positive
     weight_decay: NonNegative
     clip_norm: Positive
-    ema_decay: Fraction
+    ema_decay: BelowOne
     precision: Literal["fp32", "bf16"]
     compile: bool
     recompute: bool
@@ -84,6 +86,22 @@ class TokenBudgetSection(Section):
         limits = self.model_dump(exclude={"packs_per_step", "mixture"})
         mixture = [(one.from_step, one.model_dump(exclude={"from_step"})) for one in self.mixture]
         return Budget(self.packs_per_step, PackingLimits(**limits), tuple(mixture))
+
+
+def check_mixture(
+    budget: TokenBudgetSection | None,
+    per_step: Mapping[str, int],
+    *,
+    always: Collection[str] = (),
+) -> None:
+    """Raise ValueError where packs filled by tokens lack what a phase needs.
+
+    Args:
+        per_step: samples by stream that the phase has.
+        always: streams that it cannot do without at any step.
+    """
+    if budget is not None:
+        budget.config().check(per_step, always=always)
 
 
 class LossWeightsSection(Section):

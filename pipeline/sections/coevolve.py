@@ -14,9 +14,11 @@ from pipeline.sections.base import (
     OptimSection,
     Section,
     TokenBudgetSection,
+    check_mixture,
 )
 from pipeline.sections.detector import EvenCount
 from pipeline.sections.generator import SampleGridSection
+from unigendet.data.composition import GENERATION, samples_per_step
 from unigendet.teachers.layers import EFFICIENTNET_LAYERS, depth
 
 AutoWeight = Literal["auto"] | NonNegative
@@ -35,6 +37,12 @@ class GdufSection(Section):
     """Fills packs by tokens; the numbers per step then only say which streams there are."""
     optim: OptimSection
 
+    @model_validator(mode="after")
+    def _mixture_fits(self) -> GdufSection:
+        per_step = samples_per_step(self.generation_per_step, self.detection_per_step)
+        check_mixture(self.token_budget, per_step)
+        return self
+
 
 class DigaSection(Section):
     """A DIGA phase. Detection samples in it, if any, keep the verdict while the generator moves."""
@@ -48,6 +56,12 @@ class DigaSection(Section):
     align_until: Annotated[float, Field(gt=0, le=1)]
     """Share of the phase's steps that is aligned; after it the weight is 0."""
     optim: OptimSection
+
+    @model_validator(mode="after")
+    def _mixture_fits(self) -> DigaSection:
+        per_step = samples_per_step(self.generation_per_step, self.detection_per_step)
+        check_mixture(self.token_budget, per_step, always=[GENERATION])
+        return self
 
 
 class CoevolveSection(Section):

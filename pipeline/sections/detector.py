@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.sections.base import (
     Count,
@@ -14,7 +14,9 @@ from pipeline.sections.base import (
     OptimSection,
     Section,
     TokenBudgetSection,
+    check_mixture,
 )
+from unigendet.data.composition import samples_per_step
 
 EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
 """Detection samples of a step: half of them real, half fake."""
@@ -39,3 +41,9 @@ class DetectorSection(Section):
     token_budget: TokenBudgetSection | None
     """Fills packs by tokens; the numbers per step then only say which streams there are."""
     optim: OptimSection
+
+    @model_validator(mode="after")
+    def _mixture_fits(self) -> DetectorSection:
+        per_step = samples_per_step(self.generation_per_step, self.detection_per_step)
+        check_mixture(self.token_budget, per_step)
+        return self

@@ -12,8 +12,10 @@ from pipeline.sections.base import (
     Positive,
     Section,
     TokenBudgetSection,
+    check_mixture,
 )
 from unigendet.config import AutoencoderWeights
+from unigendet.data.composition import samples_per_step
 
 
 class AutoencoderWeightsSection(Section):
@@ -56,6 +58,11 @@ class FlowTrainingSection(Section):
     token_budget: TokenBudgetSection | None
     """Fills packs by tokens; the numbers per step then only say which streams there are."""
     optim: OptimSection
+
+    @model_validator(mode="after")
+    def _mixture_fits(self) -> FlowTrainingSection:
+        check_mixture(self.token_budget, samples_per_step(self.batch_size, 0))
+        return self
 
 
 class SampleGridSection(Section):

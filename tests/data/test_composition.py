@@ -80,6 +80,31 @@ def test_a_budget_resumes_anywhere_and_ranks_share_its_packs() -> None:
     assert later["real"] == 0 and later["generation"] > later["fake"]
 
 
+def test_a_mixture_that_leaves_a_stream_out_leaves_none_of_it_waiting() -> None:
+    """Else one rank's pack alone would hold it, and the ranks would compute different things."""
+    sizes = {
+        name: (lambda position, n=n: 31 + (13 * position + n) % 30) for n, name in enumerate(EVEN)
+    }
+    without = {"generation": 1.0, "real": 0.0, "fake": 0.0}
+    budget = Budget(2, LIMITS, tuple((step, (EVEN, without)[step % 2]) for step in range(40)))
+    plan = TokenBudget(budget, sizes, Share(), seed=3)
+    for step in range(1, 40, 2):
+        assert {name for name, _ in plan.places(step)} == {"generation"}
+    again = TokenBudget(budget, sizes, Share(), seed=3)
+    assert again.places(31) == plan.places(31)
+
+
+def test_a_mixture_without_the_streams_of_the_phase_is_refused() -> None:
+    later = Budget(1, LIMITS, ((0, EVEN), (7, {"generation": 0.0, "real": 1.0})))
+    with pytest.raises(ValueError, match=r"from step 7: draws none .* \(generation\)"):
+        later.check(["generation"])
+    with pytest.raises(ValueError, match="from step 7: the phase cannot do without generation"):
+        later.check(["generation", "real"], always=["generation"])
+    later.check(["generation", "real"])
+    with pytest.raises(ValueError, match="from step 7: draws none"):
+        TokenBudget(later, {"generation": lambda _: 30}, Share(), seed=0)
+
+
 def test_what_cannot_be_composed_is_told() -> None:
     with pytest.raises(ValueError, match="rank must lie in"):
         Share(rank=2, world=2)

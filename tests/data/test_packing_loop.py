@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import islice, repeat
 
 import pytest
 
@@ -58,6 +59,42 @@ def test_batches_start_with_a_mandatory_sample_while_there_are_any() -> None:
     batches = list(_loop(_sizes(200)))
     last = max(i for i, batch in enumerate(batches) if any(sample[0] == 0 for sample in batch))
     assert all(batch[0][0] == 0 for batch in batches[:last])
+
+
+def test_a_waiting_sample_does_not_stop_the_draws() -> None:
+    """One of each group and a waiting sample beside them are longer than a batch may be."""
+    limits = PackingLimits(
+        expected_num_tokens=512,
+        max_num_tokens=600,
+        max_num_tokens_per_sample=256,
+        prefer_buffer_before=500,
+        max_buffer_size=3,
+    )
+    groups = [
+        SampleGroup(enumerate(repeat(size)), weight, mandatory=True)
+        for size, weight in ((60, 4.0), (200, 1.0), (201, 1.0))
+    ]
+    loop = PackingLoop(groups, limits, lambda sample: sample[1], random.Random(0).random)
+    batches = list(islice(loop, 200))
+    assert all(sum(size for _, size in batch) <= 600 for batch in batches)
+    assert all({size for _, size in batch} == {60, 200, 201} for batch in batches)
+    for size in (60, 200, 201):
+        seen = [place for batch in batches for place, other in batch if other == size]
+        assert len(set(seen)) == len(seen)
+        assert len(set(range(max(seen))) - set(seen)) <= limits.max_buffer_size + 1
+    # Whenever nothing waits there is room for another one of the first group.
+    more = [sum(size == 60 for _, size in batch) > 1 for batch in batches]
+    assert sum(more[:100]) > 30 and sum(more[100:]) > 30
+
+
+def test_what_waits_of_a_group_without_weight_is_dropped() -> None:
+    groups = [SampleGroup(enumerate(repeat(name)), 1.0, mandatory=True) for name in "ab"]
+    batches = iter(PackingLoop(groups, LIMITS, lambda _: 40, random.Random(0).random))
+    assert {name for _ in range(20) for _, name in next(batches)} == {"a", "b"}
+    groups[1].weight, groups[1].mandatory = 0.0, False
+    assert {name for _ in range(20) for _, name in next(batches)} == {"a"}
+    groups[1].weight, groups[1].mandatory = 1.0, True
+    assert all({name for _, name in next(batches)} == {"a", "b"} for _ in range(20))
 
 
 def test_impossible_limits_are_an_error() -> None:

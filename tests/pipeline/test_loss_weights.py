@@ -54,9 +54,9 @@ def test_a_missing_or_broken_best_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tap_layer_that_the_model_lacks_is_refused() -> None:
-    check_layer(BEST, num_layers=3)
+    check_layer(BEST.tap_layer, num_layers=3)
     with pytest.raises(ValueError, match=r"tap_layer 2 .* 0\.\.1"):
-        check_layer(BEST, num_layers=2)
+        check_layer(BEST.tap_layer, num_layers=2)
 
 
 def test_a_sweep_that_is_off_leaves_the_weights_to_the_parameters(tmp_path: Path) -> None:

@@ -70,6 +70,21 @@ def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
     return change
 
 
+def _budget(**later: float) -> Raw:
+    """A token budget that draws all streams first, from step 5 on those in `later`."""
+    none = {"generation": 0.0, "real": 0.0, "fake": 0.0}
+    mixture = [{"from_step": 0, **dict.fromkeys(none, 1.0)}, {"from_step": 5, **none, **later}]
+    return {
+        "packs_per_step": 1,
+        "expected_num_tokens": 900,
+        "max_num_tokens": 1000,
+        "max_num_tokens_per_sample": 300,
+        "prefer_buffer_before": 600,
+        "max_buffer_size": 4,
+        "mixture": mixture,
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -105,6 +120,38 @@ def _set(section: str, key: str, value: Any) -> Callable[[Raw], None]:
         (
             lambda raw: raw["coevolve"]["diga"].update(align_schedule="until"),
             ["`coevolve.diga.align_schedule`", "'linear'"],
+        ),
+        (_set("coevolve", "tap_layer", 99), ["tap_layer 99", "layers 0..5"]),
+        (_set("sweep", "tap_layers", [1, 99]), ["tap_layer 99", "layers 0..5"]),
+        (
+            lambda raw: raw["coevolve"]["diga"]["optim"].update(ema_decay=1.0),
+            ["`coevolve.diga.optim.ema_decay`", "less than 1"],
+        ),
+        (
+            lambda raw: raw["coevolve"]["gduf"]["optim"].update(betas=[0.9, 1.0]),
+            ["`coevolve.gduf.optim.betas.1`", "less than 1"],
+        ),
+        (
+            lambda raw: raw["coevolve"]["diga"].update(
+                detection_per_step=0, token_budget=_budget(real=1.0, fake=1.0)
+            ),
+            ["`coevolve.diga`", "from step 5", "draws none", "(generation)"],
+        ),
+        (
+            lambda raw: raw["coevolve"]["diga"].update(
+                detection_per_step=2, token_budget=_budget(real=1.0)
+            ),
+            ["`coevolve.diga`", "from step 5", "without generation samples"],
+        ),
+        (
+            lambda raw: raw["pretrain_detector"].update(
+                generation_per_step=0, token_budget=_budget(generation=1.0)
+            ),
+            ["`pretrain_detector`", "draws none", "(real, fake)"],
+        ),
+        (
+            lambda raw: raw["pretrain_generator"]["flow"].update(token_budget=_budget(fake=1.0)),
+            ["`pretrain_generator.flow`", "draws none", "(generation)"],
         ),
         (_set("pretrain_detector", "smsa", "yes"), ["`pretrain_detector.smsa`", "boolean"]),
         (_set("pretrain_detector", "smsa", 1), ["`pretrain_detector.smsa`", "boolean"]),

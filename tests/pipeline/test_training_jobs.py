@@ -239,6 +239,16 @@ def test_the_other_teachers_train_the_generator_through_a_head_of_their_width(
     assert bare.state_dict().keys() == load_pretrained(detector).model.state_dict().keys()
 
 
+def test_a_phase_of_no_steps_needs_no_mean_of_its_teacher(
+    params: Params, detector: Path, detection: DetectionData, tmp_path: Path
+) -> None:
+    session = TrainingSession(tmp_path, say=lambda _: None)
+    plan = PhasePlan("diga", 2, 4, 0, replace(params.coevolve.diga.optim.config(), steps=0))
+    settings = DigaSettings("frozen", "last", centred=True)
+    student = train_diga(session, detector, detection, plan, WEIGHTS, settings)
+    assert not changed(load_pretrained(detector).model, student.model)
+
+
 def test_the_path_of_a_teacher_is_settled_before_anything_is_trained(
     params: Params, dinov2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

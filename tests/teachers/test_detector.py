@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.models.tiny import NoiseLatents, tiny_alignment, tiny_config, tiny_model
 from unigendet.config import LossWeights, OptimConfig
@@ -17,6 +19,7 @@ from unigendet.teachers.centred import CentredTeacher
 from unigendet.teachers.detector import DetectorTeacher, random_detector
 from unigendet.teachers.layers import TeacherLayer, depth
 from unigendet.training.loop import LogRow, train
+from unigendet.types import AlignmentBatch
 
 CONFIG = tiny_config(alignment_head=True)
 OPTIM = OptimConfig(steps=12, lr=3e-3, log_every=1)
@@ -92,12 +95,30 @@ def test_a_live_teacher_is_the_student_as_it_is_and_goes_on_learning() -> None:
     assert torch.equal(copied(batch), teacher(batch))
 
 
+class _Given:
+    """A teacher that gives these features, one batch after another."""
+
+    width = 5
+
+    def __init__(self, features: Sequence[Tensor]) -> None:
+        self._features = iter(features)
+
+    def __call__(self, batch: AlignmentBatch) -> Tensor:
+        return next(self._features)
+
+
 def test_a_centred_teacher_has_taken_off_what_all_features_share() -> None:
     plain = DetectorTeacher(tiny_model(seed=1), NoiseLatents(), "last_input")
     teacher = CentredTeacher(plain, [tiny_alignment(), tiny_alignment()])
     features, batch = plain(tiny_alignment()), tiny_alignment()
     torch.testing.assert_close(teacher(batch), features - features.mean(0))
     assert teacher.width == plain.width and not teacher(batch).requires_grad
+    # Batches of different lengths count by their tokens.
+    parts = [torch.randn(3, 5), torch.randn(70_000, 5) + 4.0]
+    several = CentredTeacher(_Given(parts), [tiny_alignment()] * 2)
+    torch.testing.assert_close(several.mean, torch.cat(parts).double().mean(0).float())
+    with pytest.raises(ValueError, match="at least one batch, and there is none"):
+        CentredTeacher(plain, [])
     # The projection of another image's features cannot be the answer for this one any more.
     flat = features.mean(0).expand_as(features)
     assert align_loss(flat, features) < 0.9 < align_loss(flat, teacher(batch))

@@ -15,6 +15,7 @@ from unigendet.training.autoencoder import (
     AutoencoderBatch,
     AutoencoderObjective,
     AutoencoderTrainee,
+    PatchCritic,
 )
 from unigendet.training.loop import LogRow, train
 
@@ -37,25 +38,42 @@ def test_recomputation_trains_the_same_model() -> None:
         assert torch.equal(value, second.state_dict()[name]), name
 
 
+def autoencoder(
+    config: OptimConfig, *, critic: bool = False
+) -> tuple[list[LogRow], AutoencoderTrainee]:
+    """Two steps of a small autoencoder."""
+    torch.manual_seed(0)
+    vae = LatentAutoencoder(AutoencoderConfig(8, (1, 2), 1, 3, norm_groups=4))
+    model, rows = AutoencoderTrainee(vae, PatchCritic(8) if critic else None), list[LogRow]()
+    objective = AutoencoderObjective(AutoencoderWeights(adversary=0.5, adversary_from=0.0))
+
+    def batch(step: int) -> AutoencoderBatch:
+        draws = torch.Generator().manual_seed(step)
+        pixels = torch.rand(2, 3, 16, 16, generator=draws) * 2 - 1
+        return AutoencoderBatch(pixels, torch.randn(2, 3, 8, 8, generator=draws), 0.0)
+
+    train(model, objective, batch, config, on_log=rows.append)
+    return rows, model
+
+
 def test_recomputation_trains_the_same_autoencoder() -> None:
-    def trained(recompute: bool) -> list[LogRow]:
-        torch.manual_seed(0)
-        config = AutoencoderConfig(8, (1, 2), 1, 3, norm_groups=4)
-        model, rows = AutoencoderTrainee(LatentAutoencoder(config)), list[LogRow]()
-        objective = AutoencoderObjective(AutoencoderWeights())
+    plain, _ = autoencoder(CONFIG)
+    recomputed, model = autoencoder(replace(CONFIG, recompute=True))
+    assert model.vae.kl.encoder.gradient_checkpointing
+    for row, expected in zip(recomputed, plain, strict=True):
+        assert row.terms == expected.terms
+        assert row.grad_norm == pytest.approx(expected.grad_norm, rel=1e-6)
 
-        def batch(step: int) -> AutoencoderBatch:
-            draws = torch.Generator().manual_seed(step)
-            pixels = torch.rand(2, 3, 16, 16, generator=draws) * 2 - 1
-            return AutoencoderBatch(pixels, torch.randn(2, 3, 8, 8, generator=draws), 0.0)
 
-        train(model, objective, batch, replace(CONFIG, recompute=recompute), on_log=rows.append)
-        assert model.vae.kl.encoder.gradient_checkpointing == recompute
-        return rows
-
-    for plain, recomputed in zip(trained(False), trained(True), strict=True):
-        assert recomputed.terms == plain.terms
-        assert recomputed.grad_norm == pytest.approx(plain.grad_norm, rel=1e-6)
+@pytest.mark.slow
+def test_a_compiled_autoencoder_has_the_same_losses() -> None:
+    plain, _ = autoencoder(CONFIG, critic=True)
+    compiled, model = autoencoder(replace(CONFIG, compile=True), critic=True)
+    assert model.blocks() == [model.vae.kl.encoder, model.vae.kl.decoder]
+    assert all(part._compiled_call_impl is not None for part in model.blocks())
+    for row, expected in zip(compiled, plain, strict=True):
+        assert row.terms == pytest.approx(expected.terms, rel=1e-4)
+        assert row.grad_norm == pytest.approx(expected.grad_norm, rel=1e-4)
 
 
 def test_a_model_that_cannot_recompute_says_so() -> None:

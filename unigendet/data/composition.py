@@ -7,7 +7,7 @@ parts of one plan, and a resumed run reads what an uninterrupted one would have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
@@ -16,11 +16,21 @@ import numpy as np
 
 from unigendet.data.packing_loop import PackingLimits, PackingLoop, SampleGroup
 
+GENERATION, REAL, FAKE = STREAMS = ("generation", "real", "fake")
+"""Real images to generate, real and fake images to judge; their order in a pack, and in seeds."""
+
 _MIXTURE = 3
 """Sets the draws of the mixture apart from other random streams of a seed."""
 
 Place = tuple[str, int]
 """A stream's name, and a position in it."""
+
+
+def samples_per_step(generation: int, detection: int) -> dict[str, int]:
+    """Samples of each stream that a phase has; of those to judge half are real, half fake."""
+    half = detection // 2
+    per_step = {GENERATION: generation, REAL: half, FAKE: half}
+    return {name: number for name, number in per_step.items() if number}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,8 @@ class Budget:
     limits: PackingLimits
     mixture: tuple[tuple[int, Mapping[str, float]], ...]
     """From a step on (the first one 0), the streams' weights. Every pack begins with a sample of
-    each stream whose weight is above 0, so that ranks never differ in what they compute."""
+    each stream whose weight is above 0 and holds none of the others, so that ranks never differ in
+    what they compute."""
 
     def __post_init__(self) -> None:
         steps = [step for step, _ in self.mixture]
@@ -91,13 +102,29 @@ class Budget:
                     f"mixture from step {step}: weights must be at least 0, some above"
                 )
 
+    def check(self, streams: Collection[str], *, always: Collection[str] = ()) -> None:
+        """Raise ValueError where a mixture draws none of a phase's streams, or not all `always`."""
+        for step, weights in self.mixture:
+            if not any(weights.get(name, 0.0) > 0 for name in streams):
+                raise ValueError(
+                    f"mixture from step {step}: draws none of the streams that the phase has "
+                    f"({', '.join(streams)}): give one of them a weight above 0"
+                )
+            for name in always:
+                if not weights.get(name, 0.0) > 0:
+                    raise ValueError(
+                        f"mixture from step {step}: the phase cannot do without {name} samples: "
+                        "give them a weight above 0"
+                    )
+
     def weights(self, step: int) -> Mapping[str, float]:
         """The mixture in force at a step."""
         return [weights for start, weights in self.mixture if start <= step][-1]
 
 
 class TokenBudget:
-    """Packs of about `budget.limits.expected_num_tokens` tokens; no sample is lost between them.
+    """Packs of about `budget.limits.expected_num_tokens` tokens; no sample is lost between them,
+    but those that wait of a stream when the mixture leaves it out.
 
     The plan is made step by step from the first one on, by sizes alone. Asked for a step far ahead,
     as after a restart, it goes through all those before.
@@ -111,7 +138,8 @@ class TokenBudget:
         *,
         seed: int,
     ) -> None:
-        """`sizes`: by stream, the tokens that the sample at a position takes."""
+        """`sizes`: by stream of the phase, the tokens that the sample at a position takes."""
+        budget.check(sizes)
         self._budget, self._sizes, self._seed = budget, dict(sizes), seed
         self._own = share.of(budget.packs_per_step, "packs")
         self._steps: Iterator[list[list[Place]]] = iter(())

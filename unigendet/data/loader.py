@@ -10,6 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from unigendet.config import ModelConfig
 from unigendet.data.composition import (
+    FAKE,
+    GENERATION,
+    REAL,
+    STREAMS,
     Budget,
     Composition,
     Counts,
@@ -17,6 +21,7 @@ from unigendet.data.composition import (
     Share,
     TokenBudget,
     by_stream,
+    samples_per_step,
 )
 from unigendet.data.degradations import Degradations
 from unigendet.data.packing import pack
@@ -29,9 +34,6 @@ from unigendet.data.tokenizer import Tokenizer
 from unigendet.types import AlignmentBatch, PackedBatch, Sample
 
 Batch = TypeVar("Batch")
-
-GENERATION, REAL, FAKE = STREAMS = ("generation", "real", "fake")
-"""Real images to generate, real and fake images to judge; their order in a pack, and in seeds."""
 
 
 class MixedBatches:
@@ -81,11 +83,9 @@ class MixedBatches:
         self._config = config
         self._seed = seed
         self._text_dropout = text_dropout
-        half = detection_per_step // 2
-        per_step = {GENERATION: generation_per_step, REAL: half, FAKE: half}
-        per_step = {name: number for name, number in per_step.items() if number}
+        per_step = samples_per_step(generation_per_step, detection_per_step)
         chosen = {False: Selection(real, fake=False, explanations=explanations)}
-        if half:
+        if FAKE in per_step:
             chosen[True] = Selection([*fakes, *fresh], fake=True, explanations=explanations)
         self._streams = {
             name: SampleStream(
@@ -96,7 +96,7 @@ class MixedBatches:
             )
             for name in per_step
         }
-        if half and fresh:
+        if FAKE in per_step and fresh:
             self._streams[FAKE] = ReplayStream(
                 chosen[True],
                 fresh=len(Selection(fresh, fake=True)),

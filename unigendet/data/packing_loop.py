@@ -32,6 +32,7 @@ class SampleGroup(Generic[Item]):
 
     samples: Iterator[Item]
     weight: float
+    """0: nothing is drawn from it, and what waits of it is dropped."""
     mandatory: bool = False
     """Every batch starts with one of its samples."""
 
@@ -41,9 +42,10 @@ class PackingLoop(Generic[Item]):
     """Iterates over batches, lists of samples.
 
     The published loop loses the sample whose arrival makes it emit a batch, and does not start one
-    with a sample of exactly the largest size. Here the first opens the next batch, and the second
-    is as good as any, unless `as_published`. Streams may end: the batches then go on with the
-    others, and what waits is emitted last.
+    with a sample of exactly the largest size. Here the first opens the next batch, in the place of
+    a mandatory sample where its group has one (beside one it might fit into no batch ever), and the
+    second is as good as any, unless `as_published`. Streams may end: the batches then go on with
+    the others, and what waits is emitted last. Weights may change between batches.
     """
 
     groups: Sequence[SampleGroup[Item]]
@@ -53,8 +55,8 @@ class PackingLoop(Generic[Item]):
     """A uniform number in [0, 1) that chooses the group of the next sample."""
     as_published: bool = False
     _live: list[SampleGroup[Item]] = field(init=False)
-    _buffer: deque[Item] = field(init=False, default_factory=deque)
-    _overflow: deque[Item] = field(init=False, default_factory=deque)
+    _buffer: deque[tuple[SampleGroup[Item], Item]] = field(init=False, default_factory=deque)
+    _overflow: tuple[SampleGroup[Item], Item] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not self.groups or any(group.weight <= 0 for group in self.groups):
@@ -64,30 +66,36 @@ class PackingLoop(Generic[Item]):
         self._live = list(self.groups)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        while self._live or self._buffer or self._overflow:
+        while self._has_samples():
             batch = self._batch()
             if batch:
                 yield batch
 
+    def _has_samples(self) -> bool:
+        return bool(self._drawn() or self._buffer or self._overflow)
+
+    def _drawn(self) -> list[SampleGroup[Item]]:
+        return [group for group in self._live if group.weight > 0]
+
     def _batch(self) -> list[Item]:
+        self._drop_what_waits_in_vain()
         batch: list[Item] = []
         length = 0
-        largest = self.limits.max_num_tokens_per_sample - self.as_published
         for group in [group for group in self._live if group.mandatory]:
-            sample = self._next(group, at_most=largest)
+            sample = self._first_of(group)
             if sample is not None:
                 batch.append(sample)
                 length += self.size(sample)
-        while self._live or self._buffer or self._overflow:
-            sample, waited = self._candidate(length)
+        while self._has_samples():
+            group, sample, waited = self._candidate(length)
             if sample is None or self.size(sample) > self.limits.max_num_tokens_per_sample:
                 continue
             if length + self.size(sample) > self.limits.max_num_tokens:
                 if not waited and len(self._buffer) < self.limits.max_buffer_size:
-                    self._buffer.append(sample)
+                    self._buffer.append((group, sample))
                     continue
                 if not self.as_published:
-                    self._overflow.appendleft(sample)
+                    self._overflow = group, sample
                 break
             batch.append(sample)
             length += self.size(sample)
@@ -95,22 +103,37 @@ class PackingLoop(Generic[Item]):
                 break
         return batch
 
-    def _candidate(self, length: int) -> tuple[Item | None, bool]:
-        """The next sample, None where its stream has ended, and whether it had been waiting."""
+    def _drop_what_waits_in_vain(self) -> None:
+        self._buffer = deque(one for one in self._buffer if one[0].weight > 0)
+        if self._overflow and not self._overflow[0].weight > 0:
+            self._overflow = None
+
+    def _first_of(self, group: SampleGroup[Item]) -> Item | None:
+        """A mandatory group's sample for the start of a batch, None where its stream has ended."""
+        if self._overflow and self._overflow[0] is group:
+            (_, sample), self._overflow = self._overflow, None
+            return sample
+        return self._next(group, self.limits.max_num_tokens_per_sample - self.as_published)
+
+    def _candidate(self, length: int) -> tuple[SampleGroup[Item], Item | None, bool]:
+        """A group, its next sample, None where its stream has ended, and whether that waited."""
         if self._overflow:
-            return self._overflow.popleft(), True
-        if self._buffer and (length < self.limits.prefer_buffer_before or not self._live):
-            return self._buffer.popleft(), True
-        return self._next(self._drawn_group()), False
+            waiting, self._overflow = self._overflow, None
+            return *waiting, True
+        if self._buffer and (length < self.limits.prefer_buffer_before or not self._drawn()):
+            return *self._buffer.popleft(), True
+        group = self._drawn_group()
+        return group, self._next(group), False
 
     def _drawn_group(self) -> SampleGroup[Item]:
         """The first live group whose cumulative share of the weights exceeds a uniform draw."""
-        remaining = self.draw() * sum(group.weight for group in self._live)
-        for group in self._live:
+        groups = self._drawn()
+        remaining = self.draw() * sum(group.weight for group in groups)
+        for group in groups:
             remaining -= group.weight
             if remaining < 0:
                 return group
-        return self._live[-1]
+        return groups[-1]
 
     def _next(self, group: SampleGroup[Item], at_most: int | None = None) -> Item | None:
         for sample in group.samples:

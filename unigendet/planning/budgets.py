@@ -20,13 +20,12 @@ def fullest_packs(budget: Budget, sizes: Mapping[str, int]) -> list[dict[str, Fr
     Args:
         sizes: tokens of a sample of each stream that the phase has.
 
-    Raises ValueError where the mixture has none of these streams, or a sample is too long.
+    Raises ValueError where a mixture has none of these streams, or a sample is too long.
     """
+    budget.check(sizes)
     limits = budget.limits
     drawn = {name for _, weights in budget.mixture for name in weights if weights[name] > 0}
     streams = [name for name in sizes if name in drawn]
-    if not streams:
-        raise ValueError(f"token_budget.mixture draws no {' or '.join(sizes)} samples")
     for name in streams:
         if sizes[name] > limits.max_num_tokens_per_sample:
             raise ValueError(

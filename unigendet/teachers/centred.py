@@ -21,15 +21,19 @@ class CentredTeacher(nn.Module):
     Args:
         teacher: has to be frozen, or its mean would move on.
         batches: of this rank; the mean is over those of all ranks, and every rank calls with as
-            many.
+            many, at least one.
+
+    Raises ValueError where there is no batch.
     """
 
     def __init__(self, teacher: Teacher, batches: Iterable[AlignmentBatch]) -> None:
         super().__init__()
         self.teacher = teacher
-        features = torch.cat([teacher(batch).double() for batch in batches])
-        count = torch.full((1,), float(len(features)), dtype=torch.double, device=features.device)
-        total = parallel.sum_over_ranks(torch.cat([features.sum(0), count]))
+        # Batch by batch: of a large teacher's features there may be gigabytes.
+        totals = [_sum_and_count(teacher(batch)) for batch in batches]
+        if not totals:
+            raise ValueError("a teacher is centred on at least one batch, and there is none")
+        total = parallel.sum_over_ranks(torch.stack(totals).sum(0))
         self.mean: Tensor
         self.register_buffer("mean", (total[:-1] / total[-1]).float())
 
@@ -40,3 +44,9 @@ class CentredTeacher(nn.Module):
     def forward(self, batch: AlignmentBatch) -> Tensor:
         """(Nf, width)."""
         return self.teacher(batch).float() - self.mean
+
+
+def _sum_and_count(features: Tensor) -> Tensor:
+    """(N, width) -> (width + 1,): the sum over the tokens, then their number."""
+    count = features.new_full((1,), len(features), dtype=torch.double)
+    return torch.cat([features.double().sum(0), count])

@@ -14,7 +14,7 @@ players: each player's term uses the other's weights or images detached.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,6 +94,10 @@ class AutoencoderTrainee(nn.Module):
         super().__init__()
         self.vae = vae
         self.critic = critic
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """What is compiled. The critic is not: small, and run with other weights too (detached)."""
+        return [self.vae.kl.encoder, self.vae.kl.decoder]
 
     def recompute_activations(self) -> None:
         """From now on the autoencoder's blocks compute activations again in the backward."""

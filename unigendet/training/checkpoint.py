@@ -84,28 +84,29 @@ def save_checkpoint(
     """Write `folder/step-N` atomically, keep the newest `keep` checkpoints, return the new path.
 
     Every rank calls it, with a folder of its own or with the same one. An `OSError` (a full disk,
-    for instance) leaves no half-written checkpoint behind.
+    for instance) on one of them is one on all, and leaves no half-written checkpoint behind.
     """
     final = folder / checkpoint_name(state.step)
     temporary = folder / f".{final.name}"
     # Ranks may share the folder: what an earlier process left is gone before any of them writes.
     shutil.rmtree(temporary, ignore_errors=True)
     parallel.wait_for_all()
-    temporary.mkdir(parents=True, exist_ok=True)
     try:
+        with parallel.all_or_none():
+            temporary.mkdir(parents=True, exist_ok=True)
         write_tensors(temporary, _tensors(model, parameters, optimizer, ema))
-        if parallel.rank() == 0:
-            text = json.dumps({"state": asdict(state), "config": asdict(config)}, indent=1)
-            (temporary / "state.json").write_text(text)
-            _flush(temporary / "state.json")
-        shutil.rmtree(final, ignore_errors=True)
-        parallel.wait_for_all()
-        _rename(temporary, final)
-        _flush(folder)
+        with parallel.all_or_none():
+            if parallel.rank() == 0:
+                text = json.dumps({"state": asdict(state), "config": asdict(config)}, indent=1)
+                (temporary / "state.json").write_text(text)
+                _flush(temporary / "state.json")
+            shutil.rmtree(final, ignore_errors=True)
+        with parallel.all_or_none():
+            _rename(temporary, final)
+            _flush(folder)
     finally:
         # Gone already where all went well.
         shutil.rmtree(temporary, ignore_errors=True)
-    parallel.wait_for_all()
     older = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     for path in older[:-keep]:
         shutil.rmtree(path, ignore_errors=True)

@@ -90,8 +90,9 @@ class TrainingSession:
         self._loaders = loaders
         self._on_log = on_log
         self._on_progress = on_progress
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / HISTORY).touch()
+        with parallel.all_or_none():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / HISTORY).touch()
 
     def once(self, name: str, produce: Callable[[Path], None]) -> Path:
         """Folder of the result `name`: kept from an earlier process, or made now by `produce`.
@@ -106,18 +107,18 @@ class TrainingSession:
             self._say(f"{name}: done before, kept")
             return kept
         making = kept.with_name(f".{name}.making")
-        if self.leader:
-            shutil.rmtree(making, ignore_errors=True)
-            making.mkdir(parents=True)
-        parallel.wait_for_all()
+        with parallel.all_or_none():
+            if self.leader:
+                shutil.rmtree(making, ignore_errors=True)
+                making.mkdir(parents=True)
         produce(making)
         parallel.wait_for_all()
-        if self.leader:
-            shutil.rmtree(kept, ignore_errors=True)
-            making.rename(kept)
-            # The phases inside `produce` are over: their checkpoints are not needed any more.
-            shutil.rmtree(self.folder / "loop", ignore_errors=True)
-        parallel.wait_for_all()
+        with parallel.all_or_none():
+            if self.leader:
+                shutil.rmtree(kept, ignore_errors=True)
+                making.rename(kept)
+                # The phases inside `produce` are over: their checkpoints are not needed any more.
+                shutil.rmtree(self.folder / "loop", ignore_errors=True)
         self._on_progress(Progress(name, 0))
         return kept
 
@@ -165,8 +166,14 @@ class TrainingSession:
         self, folder: Path, model: UniGenDetModel, vae: LatentAutoencoder, tokenizer: Tokenizer
     ) -> None:
         """Write a model folder that every rank can read afterwards; all of them have to call it."""
-        save_pretrained(folder, model, vae, tokenizer, writes=self.leader)
-        parallel.wait_for_all()
+        write = partial(save_pretrained, folder, model, vae, tokenizer, writes=self.leader)
+        if self._shards:
+            # The ranks exchange their parts as it is written, and cannot tell of a failure too.
+            write()
+            parallel.wait_for_all()
+        else:
+            with parallel.all_or_none():
+                write()
 
     def train(
         self,
@@ -180,8 +187,9 @@ class TrainingSession:
         checkpoints = self.folder / "loop" / phase
         found = newest_of_all(checkpoints, self.device)
         done = step_of(found) if found else 0
-        if self.leader:
-            self._forget_rows(phase, after=done)
+        with parallel.all_or_none():
+            if self.leader:
+                self._forget_rows(phase, after=done)
         if done:
             self._say(f"{phase}: resumed from step {done} of {config.steps}")
         self.mark_started()
@@ -212,17 +220,18 @@ class TrainingSession:
 
     def _log(self, row: LogRow) -> None:
         self._say(row.line())
-        if self.leader:
-            with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row.history()) + "\n")
+        with parallel.all_or_none():
+            if self.leader:
+                with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row.history()) + "\n")
         self._on_log(row)
 
     def _checkpointed(self, path: Path, state: LoopState) -> None:
-        if self.leader:
-            for older in path.parent.iterdir():
-                if older != path:
-                    shutil.rmtree(older)
-        parallel.wait_for_all()
+        with parallel.all_or_none():
+            if self.leader:
+                for older in path.parent.iterdir():
+                    if older != path:
+                        shutil.rmtree(older)
         self._on_progress(Progress(state.phase, state.step))
 
     def _forget_rows(self, phase: str, *, after: int) -> None:
