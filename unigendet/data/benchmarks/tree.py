@@ -49,6 +49,8 @@ class TreeLayout:
     real: frozenset[str] = frozenset()
     """Class folders of real images."""
     fake: frozenset[str] = frozenset()
+    subjects: frozenset[str] = frozenset()
+    """Those of `real` and `fake` that say nothing below another class folder."""
     real_source: re.Pattern[str] = _NEVER
     """Folders that hold real images only, for sets whose reals are apart."""
     generators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -154,10 +156,13 @@ class TreeLayout:
         )
 
     def _class(self, plain: list[str], around: list[str]) -> Class | str:
+        words = self.fake | self.real
+        if (words - self.subjects).intersection((*plain, *around[:1])):
+            words -= self.subjects
         told = [
             Class(part in self.fake, part, depth)
             for depth, part in enumerate(plain)
-            if part in self.fake or part in self.real
+            if part in words
         ]
         if len({found.is_fake for found in told}) > 1:
             return "its folders say both real and fake"
