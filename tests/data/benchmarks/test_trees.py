@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import io
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.data.benchmarks.miniature import check, counts, picture, put, run, skipped, write
-from unigendet.data.benchmarks.base import BenchmarkItem
+from unigendet.data.benchmarks.base import BenchmarkItem, normalised
+from unigendet.data.benchmarks.check import items
 from unigendet.data.benchmarks.layouts import UNIVERSALFAKEDETECT
+from unigendet.data.benchmarks.registry import find_benchmark
 from unigendet.data.benchmarks.unbiased import UnbiasedGenImage
 from unigendet.data.image_header import jpeg_quality
+from unigendet.data.sources.folder import ImageFolder
+
+
+def splits(name: str, place: Path) -> Counter[str]:
+    found = items(find_benchmark(name), str(place))
+    return Counter(item.split for item in found if isinstance(item, BenchmarkItem))
 
 
 def test_forensynths_with_and_without_class_folders(tmp_path: Path) -> None:
@@ -26,6 +36,27 @@ def test_forensynths_with_and_without_class_folders(tmp_path: Path) -> None:
         assert "stargan" in found["missing"] and "progan" not in found["missing"]
     alone = check("forensynths", tmp_path / "test" / "progan")
     assert counts(alone) == {"progan": (2, 1)} and alone["missing"] == []
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+    """`train` is one of the 20 LSUN classes of ProGAN's test images."""
+    root = tmp_path / "CNN_synth_testset"
+    for name in ("car", "train"):
+        put(root, f"progan/{name}/0_real/a.png", f"progan/{name}/1_fake/a.png")
+    put(root, "biggan/0_real/a.png", "biggan/1_fake/a.png")
+    for benchmark in ("aigcdetectbenchmark", "forensynths"):
+        assert splits(benchmark, root) == {"test": 6}
+        assert splits(benchmark, root / "progan") == {"test": 4}
+        assert counts(check(benchmark, root)) == {"biggan": (1, 1), "progan": (2, 2)}
+    root.rename(tmp_path / "test")
+    put(tmp_path, "train/train/0_real/a.png", "train/car/1_fake/a.png", "val/train/1_fake/a.png")
+    put(tmp_path, "test/newgan/train/0_real/a.png")
+    assert splits("forensynths", tmp_path / "test") == {"test": 7}
+    assert splits("forensynths", tmp_path / "test/progan") == {"test": 4}
+    assert splits("forensynths", tmp_path / "val") == {"val": 1}
+    shutil.rmtree(tmp_path / "test/newgan")
+    assert splits("forensynths", tmp_path) == {"test": 6, "train": 2, "val": 1}
+    assert counts(check("forensynths", tmp_path)) == {"biggan": (1, 1), "progan": (3, 4)}
 
 
 def test_what_is_no_image_is_not_counted(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ class TreeLayout:
     """The generator's folder is the one right above the class folder."""
     generator_below: bool = False
     """A generator's folder may also lie below the class folder."""
+    any_class_inside: bool = False
+    """Folders between the generator's and the class folder are named after what is shown, which may
+    be a `train`: a split is told above the generator's, best by the given folder."""
     only_below: str = ""
     """Images lie below a folder of this name only."""
     companions: re.Pattern[str] = _NEVER
@@ -142,7 +145,7 @@ class TreeLayout:
         around = [normalised(name) for name in context]
         if self.only_below and self.only_below not in (*plain, *around[:1]):
             return Skipped(file.name, f"not below a folder named `{self.only_below}`")
-        split = next((s for part in (*plain, *around) if (s := split_of(part))), "test")
+        split = self._split(plain, around)
         found = self._class(plain, around)
         if isinstance(found, str):
             return Skipped(file.name, found)
@@ -156,6 +159,16 @@ class TreeLayout:
         )
 
     def _class(self, plain: list[str], around: list[str]) -> Class | str:
+    def _split(self, plain: list[str], around: list[str]) -> str:
+        told = [*plain, *around]
+        if self.any_class_inside:
+            ends = [at for at, part in enumerate(plain) if self._published(part)]
+            above = [at for at, part in enumerate(around) if self._published(part)]
+            outside = around[above[0] + 1 :] if above else around
+            inside = [] if above else plain[: ends[0]] if ends else plain
+            told = [*outside[:1], *inside, *outside]
+        return next((split for part in told if (split := split_of(part))), "test")
+
         words = self.fake | self.real
         if (words - self.subjects).intersection((*plain, *around[:1])):
             words -= self.subjects
