@@ -279,6 +279,27 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     put(tmp_path, "store/progan/0_real/a.png", "store/progan/1_fake/a.png")
     (tmp_path / "store" / "loop").symlink_to(tmp_path / "store")
     (tmp_path / "set").mkdir()
+def test_names_in_any_script_stay_apart(tmp_path: Path) -> None:
+    names = (
+        "\u6a21\u578b\u4e00",
+        "\u6a21\u578b\u4e8c",
+        "\u041c\u043e\u0434\u0435\u043b\u044c",
+        "caf\u00e9",
+        "\u0915\u093f",
+        "\u0915\u093e",
+    )
+    assert len({normalised(name) for name in names}) == len(names)
+    assert normalised("\U0001f642") != normalised("\U0001f643") != ""
+    assert normalised("Stra\u00dfe_1") == normalised("STRASSE 1")
+    assert normalised("Cafe\u0301-\uff32") == normalised("caf\u00e9 r")
+    assert normalised("Stable_Diffusion-v1.4") == "stablediffusionv14"
+    first, second = names[:2]
+    put(tmp_path, *(f"{name}/{c}/a.png" for name in names[:2] for c in ("0_real", "1_fake")))
+    kinds = find_benchmark("community_forensics").judged_against(first, {first, second})
+    assert kinds == [first]
+    assert counts(check("community_forensics", tmp_path)) == {first: (1, 1), second: (1, 1)}
+
+
     (tmp_path / "set" / "test").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "progan" / "1_fake" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     found = check("forensynths", tmp_path / "set")
