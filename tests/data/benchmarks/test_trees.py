@@ -88,6 +88,29 @@ def test_what_is_no_image_is_not_counted(tmp_path: Path) -> None:
     assert "gaugan" not in found["missing"] and "SDXL" not in found["missing"]
 
 
+def test_pictures_of_kinds_that_are_not_read_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    for name, mode in (("c.ppm", "RGB"), ("d.PGM", "L"), ("e.pbm", "1"), ("f.pnm", "RGB")):
+        Image.new(mode, (8, 8)).save(tmp_path / name, "PPM")
+    Image.new("RGB", (8, 8)).save(tmp_path / "no_ending", "PPM")
+    Image.new("RGB", (8, 8)).save(tmp_path / "d.jp2", "JPEG2000")
+    Image.new("RGB", (8, 8)).save(tmp_path / "bare", "JPEG2000")
+    for ending in ("heic", "HEIF", "jxl", "psd", "svg", "rw2", "PEF", "srw", "nef"):
+        write(tmp_path, f"b.{ending}", b"II*\0 any bytes")
+    starts = {"ftypheic": "heic", "ftypheix": "heix", "ftypmif1": "mif1"}
+    for start, name in starts.items():
+        write(tmp_path, name, b"\0\0\0\x18" + start.encode() + bytes(8))
+    write(tmp_path, "notes.md", "P4 and P5 are files")
+    found = check("folder", tmp_path)
+    assert found["formats"] == {"PPM": 5, "JPEG": 1}
+    left = skipped(found)
+    assert len(left) == 9 + 2 + 3
+    assert all("is not read: convert it" in reason for reason in left.values())
+    assert "HEIC" in left["heix"] and "JPEG 2000" in left["bare"] and "raw file" in left["b.rw2"]
+    told = {item.stored.name: item.problem for item in ImageFolder(tmp_path).items() if item.stored}
+    assert {name: problem for name, problem in told.items() if problem} == left
+
+
 def test_genimage_is_not_read_by_the_alphabet(tmp_path: Path) -> None:
     inner = "Midjourney/imagenet_midjourney"
     put(tmp_path, f"{inner}/train/ai/1.png", f"{inner}/train/ai/2.png", f"{inner}/val/ai/3.png")
@@ -256,29 +279,6 @@ def test_synthscars_is_all_fake(tmp_path: Path) -> None:
     assert counts(check("synthscars", tmp_path / "train" / "images")) == {"synthscars": (0, 1)}
 
 
-def test_community_forensics_folders(tmp_path: Path) -> None:
-    put(tmp_path, "wrap/genA/real/a.png", "wrap/genA/fake/a.png", "wrap/genB/Fake/b.png")
-    assert counts(check("community_forensics", tmp_path)) == {"genA": (1, 1), "genB": (0, 1)}
-
-
-@pytest.mark.parametrize("nested", ["test/test", "data/arforensics/test", "x/images"])
-def test_doubled_and_wrapped_folders(tmp_path: Path, nested: str) -> None:
-    put(tmp_path / nested, "VAR/0_real/0_real/a.png", "VAR/1_fake/1_fake/a.png")
-    assert counts(check("arforensics", tmp_path)) == {"VAR": (1, 1)}
-
-
-def test_one_class_or_contradicting_folders_are_refused(tmp_path: Path) -> None:
-    put(tmp_path, "test/progan/1_fake/a.png", "test/progan/1_fake/0_real/b.png")
-    found = check("forensynths", tmp_path, code=1)
-    assert (found["n_real"], found["n_fake"]) == (0, 1)
-    assert "both real and fake" in skipped(found)["test/progan/1_fake/0_real/b.png"]
-    assert "without real ones" in run("check", "forensynths", tmp_path).stderr
-
-
-def test_links_are_followed_once(tmp_path: Path) -> None:
-    put(tmp_path, "store/progan/0_real/a.png", "store/progan/1_fake/a.png")
-    (tmp_path / "store" / "loop").symlink_to(tmp_path / "store")
-    (tmp_path / "set").mkdir()
 def test_names_in_any_script_stay_apart(tmp_path: Path) -> None:
     names = (
         "\u6a21\u578b\u4e00",
@@ -300,6 +300,51 @@ def test_names_in_any_script_stay_apart(tmp_path: Path) -> None:
     assert counts(check("community_forensics", tmp_path)) == {first: (1, 1), second: (1, 1)}
 
 
+def test_community_forensics_folders(tmp_path: Path) -> None:
+    put(tmp_path, "wrap/genA/real/a.png", "wrap/genA/fake/a.png", "wrap/genB/Fake/b.png")
+    assert counts(check("community_forensics", tmp_path)) == {"genA": (1, 1), "genB": (0, 1)}
+
+
+@pytest.mark.parametrize("nested", ["test/test", "data/arforensics/test", "x/images"])
+def test_doubled_and_wrapped_folders(tmp_path: Path, nested: str) -> None:
+    put(tmp_path / nested, "VAR/0_real/0_real/a.png", "VAR/1_fake/1_fake/a.png")
+    assert counts(check("arforensics", tmp_path)) == {"VAR": (1, 1)}
+
+
+def test_one_class_or_contradicting_folders_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "test/progan/1_fake/a.png", "test/progan/1_fake/0_real/b.png")
+    found = check("forensynths", tmp_path, code=1)
+    assert (found["n_real"], found["n_fake"]) == (0, 1)
+    assert "both real and fake" in skipped(found)["test/progan/1_fake/0_real/b.png"]
+    assert "without real ones" in run("check", "forensynths", tmp_path).stderr
+
+
+def test_real_images_linked_into_several_generators_are_each_one_s(tmp_path: Path) -> None:
+    put(tmp_path, "coco/a.png", "coco/b.png", "set/genC/0_real/c.png", "set/genD/0_real/d.png")
+    for name in ("genA", "genB", "genC", "genD", "genE"):
+        put(tmp_path / "set", f"{name}/1_fake/a.png")
+    for name in ("genA", "genB"):
+        (tmp_path / "set" / name / "0_real").symlink_to(tmp_path / "coco")
+    (tmp_path / "set/genE/0_real").symlink_to("../genC/0_real")
+    (tmp_path / "set/genD/0_real/e.png").symlink_to(tmp_path / "coco/a.png")
+    found = check("community_forensics", tmp_path / "set")
+    assert counts(found) == {
+        **{"genA": (2, 1), "genB": (2, 1), "genC": (1, 1), "genD": (2, 1), "genE": (1, 1)}
+    }
+    listed = list(items(find_benchmark("community_forensics"), str(tmp_path / "set")))
+    reals = [item for item in listed if isinstance(item, BenchmarkItem) and not item.is_fake]
+    assert len({item.key for item in reals}) == 8
+    assert {item.name: item.original for item in reals} == {
+        **{f"gen{g}/0_real/{n}.png": f"{tmp_path}/coco/{n}.png" for g in "AB" for n in "ab"},
+        **{"genC/0_real/c.png": "", "genE/0_real/c.png": "genC/0_real/c.png"},
+        **{"genD/0_real/d.png": "", "genD/0_real/e.png": f"{tmp_path}/coco/a.png"},
+    }
+
+
+def test_a_folder_is_not_walked_below_itself(tmp_path: Path) -> None:
+    put(tmp_path, "store/progan/0_real/a.png", "store/progan/1_fake/a.png")
+    (tmp_path / "store" / "loop").symlink_to(tmp_path / "store")
+    (tmp_path / "set").mkdir()
     (tmp_path / "set" / "test").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "progan" / "1_fake" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     found = check("forensynths", tmp_path / "set")

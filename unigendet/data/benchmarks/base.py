@@ -51,6 +51,8 @@ class BenchmarkItem:
     explanation: str = ""
     source_id: str = ""
     """The real image that this one is or was made from, where the set tells it."""
+    original: str = ""
+    """What a link leads to, the same for every link to it; empty where the name is no link's."""
     recompress: int | None = None
     """Read as a JPEG of this quality, for sets that ask for it; None as published."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unigendet.data.benchmarks.base import (
     REAL,
@@ -106,7 +106,7 @@ class TreeLayout:
                         yield Skipped(f"../{name}/{found.path}", found.reason)
                         continue
                     parts = (name, *found.parts)
-                    moved = ImageFile(found.location, parts, f"../{name}/{found.name}")
+                    moved = replace(found, parts=parts, name=f"../{name}/{found.name}")
                     item = self.place(moved, ())
                     if isinstance(item, Skipped) or not item.is_fake:
                         yield item
@@ -156,9 +156,9 @@ class TreeLayout:
             generator=self._generator(file.parts, plain, context, found, split),
             split=split,
             native_label=file.parts[found.depth] if 0 <= found.depth < len(plain) else found.native,
+            original=file.original,
         )
 
-    def _class(self, plain: list[str], around: list[str]) -> Class | str:
     def _split(self, plain: list[str], around: list[str]) -> str:
         told = [*plain, *around]
         if self.any_class_inside:
@@ -169,6 +169,7 @@ class TreeLayout:
             told = [*outside[:1], *inside, *outside]
         return next((split for part in told if (split := split_of(part))), "test")
 
+    def _class(self, plain: list[str], around: list[str]) -> Class | str:
         words = self.fake | self.real
         if (words - self.subjects).intersection((*plain, *around[:1])):
             words -= self.subjects
