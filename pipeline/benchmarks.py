@@ -77,6 +77,8 @@ def benchmark_metrics(
         judged = collect(label, selection, results.outcomes("benchmark", label), perturbations)
         for left in judged.unreadable:
             ctx.log(f"{label}: cannot be read: {left.reason}")
+        for left in judged.unperturbed:
+            ctx.log(f"{label}: {left.reason}")
         metrics[label] = to_json(judged, audits.get(label), draws=params.bootstrap, seed=ctx.seed)
         records += judged.records
     return metrics, records

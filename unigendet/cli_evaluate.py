@@ -81,7 +81,8 @@ def evaluate(
 ) -> None:
     """Judge a benchmark: figures for each generator with intervals, at the fixed threshold 0.5.
 
-    Exit code 1 where an image could not be read; the others are judged all the same.
+    Exit code 1 where an image could not be read, or was too large for a perturbation; the others
+    are judged all the same.
     """
     with errors_for_people():
         from unigendet.benchmarking.perturbations import parse_all
@@ -98,9 +99,11 @@ def evaluate(
         audit = _audit(selection)
         how = _How(model, device, batch_size, explain)
         judged = _judge(loaded, selection, how, perturbations)
+        if out is not None:
+            _write_scores(out, judged)
         metrics = _metrics(judged, audit, how, limit)
         if out is not None:
-            _write(out, judged, metrics)
+            _write_metrics(out, metrics)
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:
@@ -109,7 +112,11 @@ def evaluate(
         _say(f"error: {plain_lines(left.reason)}")
     if len(judged.unreadable) > SHOWN:
         _say(f"error: and {len(judged.unreadable) - SHOWN} more could not be read (--json has all)")
-    if judged.unreadable:
+    for left in judged.unperturbed[:SHOWN]:
+        _say(f"error: {plain_lines(left.reason)}")
+    if len(judged.unperturbed) > SHOWN:
+        _say(f"error: and {len(judged.unperturbed) - SHOWN} more were too large (--json has all)")
+    if judged.unreadable or judged.unperturbed:
         raise typer.Exit(1)
 
 
@@ -153,6 +160,8 @@ def _metrics(
     from unigendet.benchmarking.result import provenance, to_json
     from unigendet.models.pretrained import weights_sha256
 
+    with progress_bar("figures", True, lines=True) as progress:
+        found = to_json(judged, audit, draws=DRAWS, seed=SEED, progress=progress)
     return {
         "provenance": {
             "command": "unigendet evaluate",
@@ -164,17 +173,23 @@ def _metrics(
             "interval": "95 %, percentiles of a bootstrap over sources",
             "benchmarks": {judged.label: provenance(judged.selection, limit)},
         },
-        "benchmarks": {judged.label: to_json(judged, audit, draws=DRAWS, seed=SEED)},
+        "benchmarks": {judged.label: found},
     }
 
 
-def _write(folder: Path, judged: Judged, metrics: dict[str, Any]) -> None:
+def _write_scores(folder: Path, judged: Judged) -> None:
+    """Before the figures, which may take long; those of earlier scores go."""
     from unigendet.records import RECORDS, write_records
 
+    (folder / METRICS).unlink(missing_ok=True)
     write_records(folder / RECORDS, judged.records)
+    _say(f"wrote {folder / RECORDS}")
+
+
+def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     text = json.dumps(metrics, indent=2, allow_nan=False)
     (folder / METRICS).write_text(text + "\n", encoding="utf-8")
-    _say(f"wrote {folder / RECORDS} and {folder / METRICS}")
+    _say(f"wrote {folder / METRICS}")
 
 
 def _print(found: dict[str, Any]) -> None:

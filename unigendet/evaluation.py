@@ -126,11 +126,15 @@ class DetectionRow:
 
 
 def rows_of(
-    records: Sequence[EvalRecord], suite: str, against: Against | None = None
+    records: Sequence[EvalRecord],
+    suite: str,
+    against: Against | None = None,
+    repeats: Collection[str] = (),
 ) -> Iterator[tuple[str, list[EvalRecord]]]:
     """For each family of a suite, then for `all`: the suite's reals and the family's fakes.
 
     Reals are all of the suite, or those of the generators that `against` names for the family.
+    `all` does without the records whose keys are among `repeats`: another stands for the image.
     """
     chosen = [record for record in records if record.suite == suite]
     reals = [record for record in chosen if not record.fake]
@@ -145,7 +149,7 @@ def rows_of(
             ],
         )
     if len(reals) < len(chosen):
-        yield ALL, chosen
+        yield ALL, [record for record in chosen if record.key not in repeats]
 
 
 def detection_row(

@@ -161,11 +161,15 @@ def _problems(label: str, found: Mapping[str, Any]) -> Markup:
     parts: list[Content] = []
     if found["one_class"]:
         parts.append(paragraph(f"{label}, recall only: {found['one_class']}.", class_="note"))
-    unreadable = found["unreadable"]
-    if unreadable:
-        more = f", and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
-        names = ", ".join(plain(left["path"], 120) for left in unreadable[:SHOWN])
-        parts.append(paragraph(f"{label}, could not be read: {names}{more}.", class_="note"))
+    for key, what in (
+        ("unreadable", "could not be read"),
+        ("unperturbed", "too large for a disturbance"),
+    ):
+        left = found[key]
+        if left:
+            more = f", and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+            names = ", ".join(plain(one["path"], 120) for one in left[:SHOWN])
+            parts.append(paragraph(f"{label}, {what}: {names}{more}.", class_="note"))
     return join(parts)
 
 

@@ -91,13 +91,15 @@ class ReportInputs:
         return {n: ShardDataset(self.folders["shard"], n, verify=False) for n in _SETS}
 
     @cached_property
-    def _judged(self) -> dict[str, Sample]:
+    def _judged(self) -> dict[str, tuple[ShardDataset, int]]:
+        """Where each judged image is: a few of them are shown, and read then."""
         sets = [data[n] for n in ("test", "everyday") for data in (self._stored, self.fake)]
-        return {sample.key: sample for data in sets for sample in data}
+        return {entry.key: (data, at) for data in sets for at, entry in enumerate(data.entries)}
 
     def judged(self, record: EvalRecord) -> Sample:
         """The image that a record is about."""
-        return self._judged[record.key]
+        data, position = self._judged[record.key]
+        return data.sample(position)
 
     def history(self, stage: str) -> list[HistoryRow]:
         """A training stage's history, in order; empty where it kept none."""

@@ -207,6 +207,18 @@ def test_fakes_are_not_taken_for_real_and_empty_files_are_named(tmp_path: Path) 
     (tmp_path / "0_real" / "b.png").write_bytes(b"")
     items = ImageFolder(tmp_path / "0_real").items()
     assert [item.problem for item in items] == ["", "the file is empty"]
+    with pytest.raises(ValueError, match="lies in a folder of fakes"):
+        ImageFolder(tmp_path / "1_fake").items()
+
+
+@pytest.mark.parametrize("fakes", ["ai", "AI", "generated", "Synthetic", "fakes", "fake_images"])
+def test_fakes_of_every_name_are_no_photographs(tmp_path: Path, fakes: str) -> None:
+    save(tmp_path / "photos" / "a.png")
+    save(tmp_path / fakes / "a.png")
+    with pytest.raises(ValueError, match=f"{fakes}/a.png lies in .*fakes"):
+        ImageFolder(tmp_path).items()
+    save(tmp_path / "real" / "fake_flowers" / "a.png")
+    assert len(ImageFolder(tmp_path / "real").items()) == 1
 
 
 def test_crops_of_a_picture_are_squares_of_it_and_share_its_source(tmp_path: Path) -> None:

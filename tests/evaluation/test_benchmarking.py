@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.benchmarks.miniature import write_parquet
-from unigendet.benchmarking.headers import header_items
+from tests.data.benchmarks.miniature import cells, write_parquet
+from unigendet.benchmarking.headers import header_items, source_of
 from unigendet.benchmarking.judging import judge_items
 from unigendet.benchmarking.perturbations import Perturbation, parse_all
 from unigendet.benchmarking.result import Judged, collect, robustness, to_json
 from unigendet.benchmarking.selection import Selection, select
+from unigendet.data import audit as audit_module
 from unigendet.data import opener
 from unigendet.data.audit import audit
+from unigendet.data.benchmarks import containers
 from unigendet.data.benchmarks.containers import TarSpan
 from unigendet.evaluation import ALL, MEAN
 from unigendet.records import read_records, write_records
@@ -286,6 +288,80 @@ def test_perturbations_are_alike_for_real_and_fake_and_make_a_curve(two_generato
         ("jpeg", 100), ("jpeg", 90), ("jpeg", 50), ("noise", 0), ("noise", 40),
     ]  # fmt: skip
     assert curve[0]["auroc"]["value"] == pytest.approx(23 / 24)
+
+
+def test_a_picture_too_large_for_a_perturbation_is_named_and_the_others_are_judged(
+    two_generators: Path,
+) -> None:
+    wide = two_generators / "progan/1_fake/wide.png"
+    Image.new("RGB", (16_400, 2), (190,) * 3).save(wide)
+    kinds = parse_all(["webp=70", "blur=1"])
+    found = judged(select("forensynths", str(two_generators)), kinds)
+    assert len(found.records) == 11 and not found.unreadable
+    (left,) = found.unperturbed
+    assert left.path == "progan/1_fake/wide.png" and left.reason.endswith("judged after webp=70")
+    webp, blur = (np.isnan(found.perturbed[kind]) for kind in kinds)
+    assert webp.sum() == 1 and not blur.any()
+    told = to_json(found, None, draws=5)
+    assert told["unperturbed"] == [{"path": left.path, "reason": left.reason}]
+    known = {(p["kind"], p["strength"]): p["auroc"] for p in told["robustness"]}
+    assert (known["webp", 70]["n"], known["webp", 70]["n_total"]) == (10, 11)
+    assert (known["blur", 1]["n"], known["blur", 1]["n_total"]) == (11, 11)
+    assert known["webp", 70]["value"] is not None
+    reals_only = {kinds[0]: [math.nan if record.fake else 0.5 for record in found.records]}
+    undefined = robustness(found.records, reals_only, draws=5)[1]["auroc"]
+    assert undefined["value"] is None and (undefined["n"], undefined["n_total"]) == (4, 11)
+
+
+def test_real_images_linked_into_several_generators_count_once_in_the_pool(tmp_path: Path) -> None:
+    grey(tmp_path, "coco", 10, 20, 200)
+    grey(tmp_path, "set/genA/1_fake", 210, 220)
+    grey(tmp_path, "set/genB/1_fake", 90, 220)
+    grey(tmp_path, "set/genC/1_fake", 230)
+    grey(tmp_path, "set/genC/0_real", 240)
+    for name in ("genA", "genB"):
+        (tmp_path / "set" / name / "0_real").symlink_to(tmp_path / "coco")
+    found = judged(select("community_forensics", str(tmp_path / "set")), (Perturbation("blur", 1),))
+    rows = {row.generator: row for row in found.table(draws=20)}
+    assert {name: (row.reals, row.fakes) for name, row in rows.items()} == {
+        **{"genA": (3, 2), "genB": (3, 2), "genC": (1, 1), MEAN: (4, 5), ALL: (4, 5)}
+    }
+    assert rows["genA"].figures["auroc"].value == 1.0
+    assert rows["genB"].figures["auroc"].value == pytest.approx(5 / 6)
+    assert len({record.key for record in found.records}) == 12
+    assert rows[ALL].figures["auroc"].groups == 9
+    (curve, _) = to_json(found, None, draws=5)["robustness"]
+    assert curve["auroc"]["n"] == 9
+
+
+def test_the_rows_of_a_table_are_told_as_they_are_made(two_generators: Path) -> None:
+    told: list[tuple[int, int]] = []
+    selection = select("forensynths", str(two_generators))
+    judged(selection).table(draws=2, progress=lambda *done: told.append(done))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_headers_of_a_part_are_read_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "MOST", 12)
+    rows = {"image": cells(40), "label": ["real", "fake"] * 20}
+    write_parquet(tmp_path / "core/test-0.parquet", rows, group=4)
+    selected = select("openfake", str(tmp_path)).items
+    chosen = audit_module.some_sources(selected, source_of, seed=3)
+    assert len(chosen) == 12 and [item for item in selected if item in chosen] == chosen
+    groups: list[int] = []
+    read = containers._read_group
+    monkeypatch.setattr(
+        containers,
+        "_read_group",
+        lambda table, place, group, columns: (
+            groups.append(group) or read(table, place, group, columns)
+        ),
+    )
+    containers._column.cache_clear()
+    assert len(header_items(selected, seed=3)) == 12
+    assert groups == sorted(set(groups))
 
 
 def test_outcomes_keep_their_order_over_batches(two_generators: Path) -> None:

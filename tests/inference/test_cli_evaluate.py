@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from unigendet import cli, cli_evaluate
+from unigendet.benchmarking import result as results
 from unigendet.records import read_records
 
 
@@ -53,6 +54,32 @@ def test_a_folder_is_judged_and_written(model_folder: Path, folder: Path, tmp_pa
     assert len(metrics["provenance"]["model_sha256"]) == 64
     pinned = metrics["provenance"]["benchmarks"]["forensynths"]
     assert pinned["images"] == 33 and len(pinned["sha256_of_list"]) == 64
+
+
+def test_scores_are_written_before_the_figures(
+    model_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/metrics.json").write_text("{}")
+    monkeypatch.setattr(results, "to_json", interrupted)
+    options = ("--model", model_folder, "--limit", 8, "--out", tmp_path / "out")
+    assert run("forensynths", folder, *options).exit_code != 0
+    assert len(read_records(tmp_path / "out/records.jsonl")) == 8
+    assert not (tmp_path / "out/metrics.json").exists(), "of other scores"
+
+
+def test_a_picture_too_large_for_a_perturbation_is_told(model_folder: Path, folder: Path) -> None:
+    for path in folder.glob("progan/*/[2-7].*"):
+        path.unlink()
+    Image.new("RGB", (16_400, 40)).save(folder / "progan/1_fake/wide.png")
+    options = ("--model", model_folder, "--limit", 8, "--perturb", "webp=70")
+    result = run("forensynths", folder / "progan", *options)
+    assert result.exit_code == 1 and "figures: 100%" in result.stderr
+    assert "1_fake/wide.png: too large to be judged after webp=70" in result.stderr
+    assert "5 images judged" in result.stdout and "AUROC at webp=70" in result.stdout
 
 
 def test_json_and_a_limit(model_folder: Path, folder: Path) -> None:

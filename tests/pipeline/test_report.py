@@ -6,11 +6,45 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 
 from pipeline.report.html import Markup, element, table, text
+from pipeline.report.inputs import ReportInputs
 from pipeline.report.numbers import Measured, seconds, with_range
+from unigendet.data.shards import ShardDataset, ShardWriter
 from unigendet.figures import figure
 from unigendet.metrics.bootstrap import Estimate
+from unigendet.types import EvalRecord, Sample
+
+
+def test_the_examples_alone_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in ("shard", "forge"):
+        for name in ("train", "val", "test", "everyday"):
+            with ShardWriter(tmp_path / stage, name) as writer:
+                for at in range(3):
+                    image = np.full((8, 8, 3), at, np.uint8)
+                    key, fake = f"{stage}-{name}-{at}", stage == "forge"
+                    writer.write(
+                        Sample(
+                            key=key, image=image, source_id=key, split="test", domain="d",
+                            caption="c", fake=fake, generator="gan" if fake else "real",
+                            explanation="",
+                        )
+                    )  # fmt: skip
+    read: list[int] = []
+    image_file = ShardDataset.image_file
+    monkeypatch.setattr(
+        ShardDataset, "image_file", lambda data, at: read.append(at) or image_file(data, at)
+    )
+    folders: Any = {stage: tmp_path / stage for stage in ("shard", "forge")}
+    params: Any = None
+    inputs = ReportInputs(folders, params, "revision")
+    record = EvalRecord("forge-everyday-2", "s", "cross_dataset", "gan", True, 0.5, "", "", None)
+    sample = inputs.judged(record)
+    assert sample.key == record.key and (sample.image == 2).all() and read == [2]
 
 
 class _Page(HTMLParser):

@@ -37,5 +37,6 @@ def header_items(
 
 
 def source_of(item: BenchmarkItem) -> str:
-    """The real image that it is or was made from; itself where its set does not tell."""
-    return item.source_id or item.name
+    """The real image that it is or was made from; itself, or what it is a link to, where its set
+    does not tell."""
+    return item.source_id or item.original or item.name

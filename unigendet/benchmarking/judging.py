@@ -32,7 +32,7 @@ class Outcome:
     """P(fake) in [0, 1]; NaN where the image could not be read."""
     answer: str = ""
     perturbed: tuple[float, ...] = ()
-    """P(fake) after each perturbation, or NaN."""
+    """P(fake) after each perturbation, or NaN where the picture could not be changed so."""
     problem: str = ""
     """Why the image could not be read."""
 
@@ -50,13 +50,22 @@ def judge_pictures(
     assert len(found) == len(images), "a detector must judge every image"
     columns = []
     for one in perturbations:
-        changed = [one.apply(image, key) for image, key in zip(images, keys, strict=True)]
-        columns.append([judged.score for judged in detect(changed, explain=False)])
+        changed = [_changed(one, image, key) for image, key in zip(images, keys, strict=True)]
+        there = [image for image in changed if image is not None]
+        scores = iter([judged.score for judged in detect(there, explain=False)] if there else ())
+        columns.append([math.nan if image is None else next(scores) for image in changed])
     perturbed = zip(*columns, strict=True) if columns else [()] * len(images)
     return [
         Outcome(judged.score, judged.explanation, tuple(scores))
         for judged, scores in zip(found, perturbed, strict=True)
     ]
+
+
+def _changed(perturbation: Perturbation, image: Pixels, key: str) -> Pixels | None:
+    try:
+        return perturbation.apply(image, key)
+    except ImageError:
+        return None
 
 
 def judge_items(

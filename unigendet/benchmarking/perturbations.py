@@ -64,7 +64,11 @@ class Perturbation:
         return f"{self.kind}={self.strength:g}"
 
     def apply(self, image: Pixels, key: str) -> Pixels:
-        """(H, W, 3) in the same shape. Noise is drawn from `key`, never from the class."""
+        """(H, W, 3) in the same shape. Noise is drawn from `key`, never from the class.
+
+        Raises ImageError for a picture that cannot be changed so: JPEG holds up to 65,500 pixels a
+        side, WebP 16,383.
+        """
         return _STEPS[self.kind](image, self.strength, key)
 
 

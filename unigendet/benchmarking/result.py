@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unigendet.benchmarking.headers import source_of
+from unigendet.benchmarking.headers import Progress, source_of
 from unigendet.benchmarking.judging import Outcome
 from unigendet.benchmarking.perturbations import KINDS, Perturbation
 from unigendet.benchmarking.selection import Selection
@@ -20,8 +20,8 @@ from unigendet.evaluation import (
     DetectionRow,
     detection_figures,
     detection_row,
-    detection_table,
     mean_row,
+    rows_of,
 )
 from unigendet.figures import figure
 from unigendet.metrics.bootstrap import Estimate
@@ -43,21 +43,45 @@ class Judged:
     """Of what could be read, in the set's order. A real image carries the generator that its set
     counts it under."""
     perturbed: Mapping[Perturbation, tuple[float, ...]]
-    """A score for each record."""
+    """A score for each record; NaN where the picture could not be changed so."""
     unreadable: tuple[Skipped, ...]
+    unperturbed: tuple[Skipped, ...]
+    """Pictures that could not be changed by some perturbation."""
+    repeats: frozenset[str]
+    """Keys of records whose image, linked into several folders, another record stands for: all
+    images pooled hold it once."""
 
-    def table(self, *, draws: int = 1000, seed: int = 0) -> list[DetectionRow]:
+    def table(
+        self, *, draws: int = 1000, seed: int = 0, progress: Progress | None = None
+    ) -> list[DetectionRow]:
         """A row for each generator against its reals, the mean over generators, and all pooled. A
         row of one class has `ONE_CLASS` figures only."""
         suite, against = self.label, self.selection.benchmark.judged_against
-        rows = detection_table(
-            self.records, suites=(suite,), against=against, draws=draws, seed=seed
-        )
+        generators = {record.generator for record in self.records if record.fake}
+        rows, total = list[DetectionRow](), len(generators) + 1 + (len(generators) > 1)
+
+        def add(row: DetectionRow) -> None:
+            rows.append(row)
+            if progress is not None:
+                progress(len(rows), total)
+
+        for generator, records in rows_of(self.records, suite, against, self.repeats):
+            if generator == ALL:
+                mean = mean_row(self.records, suite, against, draws=draws, seed=seed)
+                if mean is not None:
+                    fakes = sum(record.fake for record in records)
+                    add(dataclasses.replace(mean, fakes=fakes, reals=len(records) - fakes))
+            add(detection_row(suite, generator, records, draws=draws, seed=seed))
         if not rows:  # real images only
-            rows = [detection_row(suite, ALL, self.records, draws=draws, seed=seed)]
-        mean = mean_row(self.records, suite, against, draws=draws, seed=seed)
-        rows[-1:-1] = [] if mean is None else [mean]
+            once = [record for record in self.records if record.key not in self.repeats]
+            add(detection_row(suite, ALL, once, draws=draws, seed=seed))
         return [_as_far_as_known(row) for row in rows]
+
+    def pooled(self) -> tuple[list[EvalRecord], dict[Perturbation, list[float]]]:
+        """Every image once, and its perturbed scores."""
+        once = [at for at, record in enumerate(self.records) if record.key not in self.repeats]
+        scores = {kind: [column[at] for at in once] for kind, column in self.perturbed.items()}
+        return [self.records[at] for at in once], scores
 
 
 def collect(
@@ -71,11 +95,23 @@ def collect(
     Raises BenchmarkError where no image could be read.
     """
     records, unreadable, scores = list[EvalRecord](), list[Skipped](), list[tuple[float, ...]]()
+    unperturbed, met, repeats = list[Skipped](), set[str](), set[str]()
     for item, outcome in zip(selection.items, outcomes, strict=True):
         if outcome.problem:
             unreadable.append(Skipped(item.name, outcome.problem))
             continue
         scores.append(outcome.perturbed)
+        failed = [
+            str(one)
+            for one, score in zip(perturbations, outcome.perturbed, strict=True)
+            if math.isnan(score)
+        ]
+        if failed:
+            reason = f"{item.place}: too large to be judged after {', '.join(failed)}"
+            unperturbed.append(Skipped(item.name, reason))
+        original = item.original or item.name
+        repeats.update([item.key] if original in met else [])
+        met.add(original)
         records.append(
             EvalRecord(
                 key=item.key,
@@ -96,7 +132,15 @@ def collect(
         )
     columns = zip(*scores, strict=True) if perturbations else ()
     perturbed = dict(zip(perturbations, columns, strict=True))
-    return Judged(label, selection, tuple(records), perturbed, tuple(unreadable))
+    return Judged(
+        label,
+        selection,
+        tuple(records),
+        perturbed,
+        tuple(unreadable),
+        tuple(unperturbed),
+        frozenset(repeats),
+    )
 
 
 def _generator(label: str, name: str) -> str:
@@ -112,13 +156,18 @@ def robustness(
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """`kind`, `strength` and `auroc` of all records together, each kind from untouched onwards;
-    empty where a class is missing."""
+    empty where a class is missing. Of NaN scores only the number is told."""
     if len({record.fake for record in records}) < 2:
         return []
 
     def auroc(scores: Sequence[float]) -> Estimate:
-        fake, groups = [r.fake for r in records], [r.source_id for r in records]
-        return detection_estimates(fake, scores, groups, draws=draws, seed=seed)["auroc"]
+        known = [at for at, score in enumerate(scores) if math.isfinite(score)]
+        fake, groups = [records[at].fake for at in known], [records[at].source_id for at in known]
+        if len(set(fake)) < 2:
+            return Estimate(math.nan, math.nan, math.nan, len(known), 0, len(records))
+        of = [scores[at] for at in known]
+        found = detection_estimates(fake, of, groups, draws=draws, seed=seed)["auroc"]
+        return dataclasses.replace(found, n_total=len(records))
 
     untouched = figure(auroc([r.score for r in records]), seed) if perturbed else {}
     out = []
@@ -135,11 +184,16 @@ def robustness(
 
 
 def to_json(
-    judged: Judged, audit: Mapping[str, Any] | None, *, draws: int = 1000, seed: int = 0
+    judged: Judged,
+    audit: Mapping[str, Any] | None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """All of it as metrics.json holds it; `audit` as `AuditResult.to_json` gives it."""
     selection = judged.selection
-    rows = judged.table(draws=draws, seed=seed)
+    rows = judged.table(draws=draws, seed=seed, progress=progress)
     return {
         "set": selection.benchmark.name,
         "title": selection.benchmark.title,
@@ -152,8 +206,9 @@ def to_json(
         "one_class": selection.problem,
         "detection": detection_figures(rows, seed)[judged.label],
         "audit": audit,
-        "robustness": robustness(judged.records, judged.perturbed, draws=draws, seed=seed),
+        "robustness": robustness(*judged.pooled(), draws=draws, seed=seed),
         "unreadable": [dataclasses.asdict(one) for one in judged.unreadable],
+        "unperturbed": [dataclasses.asdict(one) for one in judged.unperturbed],
         "left_out": [dataclasses.asdict(one) for one in selection.left_out],
     }
 

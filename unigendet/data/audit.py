@@ -149,12 +149,13 @@ def _chosen(
 
 
 def some_sources(every: Sequence[T], source_id: Callable[[T], str], *, seed: int) -> list[T]:
-    """Up to `MOST` images, of whole sources."""
+    """Up to `MOST` images, of whole sources, in their order: files are read forward."""
     if len(every) <= MOST:
         return list(every)
     sources = sorted({source_id(one) for one in every})
     rank = dict(zip(sources, np.random.default_rng(seed).permutation(len(sources)), strict=True))
-    return sorted(every, key=lambda one: rank[source_id(one)])[:MOST]
+    chosen = sorted(range(len(every)), key=lambda at: rank[source_id(every[at])])[:MOST]
+    return [every[at] for at in sorted(chosen)]
 
 
 def blockiness(image: NDArray[np.uint8]) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from unigendet.data.image_files import ImageError
 from unigendet.types import Sample
 
 Pixels = NDArray[np.uint8]
@@ -107,9 +108,14 @@ def noisy(image: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
 
 
 def compressed(image: Pixels, kind: str, quality: int) -> Pixels:
-    """Through a JPEG or WebP file of `quality` 1 to 100."""
+    """Through a JPEG or WebP file of `quality` 1 to 100. Raises ImageError for a picture that the
+    format cannot hold."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, kind, quality=quality)
+    try:
+        Image.fromarray(image).save(buffer, kind, quality=quality)
+    except (OSError, ValueError) as error:
+        height, width = image.shape[:2]
+        raise ImageError(f"{width} x {height} pixels cannot be written as {kind}") from error
     with Image.open(buffer) as picture:
         return np.asarray(picture.convert("RGB"))
 

@@ -25,11 +25,11 @@ MAX_FILE_BYTES = 500_000_000
 KINDS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM")
 """Pillow's names. Its other decoders are seldom wanted; one of them starts Ghostscript."""
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, RuntimeError),
     *(struct.error, zlib.error),
 )
-"""What Pillow's decoders raise on damaged files, beside the decompression-bomb error."""
+"""What Pillow raises on damaged files, beside the decompression-bomb error."""
 
 
 class ImageError(ValueError):
@@ -77,7 +77,7 @@ def _read(file: io.BufferedReader, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large sizes, which we limit, and of bad metadata
             image = Image.open(file, formats=KINDS)
-            _refuse_unfit(image)
+            refuse_unfit(image)
             _settle_transparent_colour(image)
             image.load()
             if image.format == "PPM" and image.mode == "I":  # 16 bits, kept in 32
@@ -94,12 +94,16 @@ def _read(file: io.BufferedReader, name: str) -> Image.Image:
         raise ImageError(
             f"{name}: not an image, or of a kind that is not read ({', '.join(KINDS)} are)"
         ) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ImageError(f"{name}: the image is damaged ({error})") from error
 
 
-def _refuse_unfit(image: Image.Image) -> None:
-    """Refuse, before it is decoded, what would be too large or not come out as it was meant."""
+def refuse_unfit(image: Image.Image) -> None:
+    """Refuse, before it is decoded, what would be too large or not come out as it was meant.
+
+    Raises ImageError without the file's name, and what of `UNREADABLE` a damaged file makes Pillow
+    raise.
+    """
     width, height = image.size
     if width * height > MAX_FILE_PIXELS:
         raise ImageError(
@@ -115,6 +119,22 @@ def _refuse_unfit(image: Image.Image) -> None:
     tags = getattr(image, "tag_v2", {})  # of a TIFF: 258 bits per sample, 262 what 0 stands for
     if image.mode == "I;16" and tags and (tags.get(258), tags.get(262)) != ((16,), 1):
         raise ImageError("a grey TIFF of 12 bits, or one whose 0 is white, is not read")
+    if (
+        isinstance(image, PngImageFile)
+        and "transparency" in image.info
+        and image.tile[0].args == "RGB;16B"
+    ):
+        raise ImageError("16 bits with a transparent colour are not read; give it an alpha channel")
+    if (image.format, image.mode) != ("PPM", "I"):  # 16 bits, kept in 32
+        _refuse_32_bits(image)
+
+
+def _refuse_32_bits(image: Image.Image) -> None:
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"its pixels are 32-bit {'integers' if image.mode == 'I' else 'floats'}, which have no "
+            "agreed range; save it with 8 or 16 bits"
+        )
 
 
 def _settle_transparent_colour(image: Image.Image) -> None:
@@ -122,15 +142,13 @@ def _settle_transparent_colour(image: Image.Image) -> None:
     if not isinstance(image, PngImageFile) or "transparency" not in image.info:
         return
     rawmode = image.tile[0].args
-    if rawmode == "RGB;16B":
-        raise ImageError("16 bits with a transparent colour are not read; give it an alpha channel")
     if rawmode in ("L;2", "L;4"):
         image.info["transparency"] *= 85 if rawmode == "L;2" else 17
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as the camera was held; as it is where what says so is damaged."""
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         ImageOps.exif_transpose(image, in_place=True)  # most need no turn, and no copy
     return image
 
@@ -141,11 +159,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     16-bit greys keep their upper 8 bits. Raises ImageError for 32-bit pixels: nothing says which of
     their values are black and white.
     """
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"its pixels are 32-bit {'integers' if image.mode == 'I' else 'floats'}, which have no "
-            "agreed range; save it with 8 or 16 bits"
-        )
+    _refuse_32_bits(image)
     if image.mode.startswith("I;16"):  # Pillow would clip 16-bit greys to 255 instead of scaling
         levels = np.asarray(image)
         greys = np.where(levels == image.info.get("transparency", -1), 255, levels >> 8)

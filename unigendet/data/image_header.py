@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -12,10 +13,19 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from unigendet.data.image_files import KINDS, MAX_FILE_PIXELS, ImageError, decode_image
+from unigendet.data.image_files import (
+    KINDS,
+    UNREADABLE,
+    ImageError,
+    decode_image,
+    refuse_unfit,
+)
 
 SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+        *(".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+    )
 )
 """Endings that promise an image. Other files are images where their first bytes say so."""
 HEAD_BYTES = 16
@@ -29,6 +39,7 @@ _LUMINANCE = (
     *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
 )
 """JPEG's example table for luminance (ITU-T T.81, table K.1), from which qualities are scaled."""
+_NETPBM = re.compile(rb"P[1-6]\s+[0-9#]")
 _SAME = {"MPO": "JPEG", "DIB": "BMP"}
 
 
@@ -65,7 +76,8 @@ def starts_like_image(head: bytes) -> bool:
         or head.startswith((b"II*\x00", b"MM\x00*"))
         or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
         or (head.startswith(b"BM") and len(head) >= 10 and head[6:10] == bytes(4))
-        or head[4:12] == b"ftypavif"
+        or head[4:12] in (b"ftypavif", b"ftypavis")
+        or _NETPBM.match(head) is not None
     )
 
 
@@ -73,7 +85,7 @@ def read_header(file: BinaryIO, name: str) -> ImageHeader:
     """Format and size of the image in an open file, without decoding it where it looks whole.
 
     A file that does not end as its format does is decoded to find out. Raises ImageError calling
-    the file `name`: empty, no image, of a kind that is not read, too large, or cut off.
+    the file `name`: empty, no image, too large, cut off, or of a kind that `decode_image` refuses.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -85,17 +97,15 @@ def read_header(file: BinaryIO, name: str) -> ImageHeader:
             image = Image.open(file, formats=KINDS)
             kind = str(image.format)
             header = ImageHeader(_SAME.get(kind, kind), image.width, image.height)
+            refuse_unfit(image)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not an image, or of a kind that cannot be read") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise ImageError(f"{name}: the header is damaged ({error})") from None
-    if header.width * header.height > MAX_FILE_PIXELS:
-        raise ImageError(
-            f"{name}: {header.width} x {header.height} pixels are more than the "
-            f"{MAX_FILE_PIXELS:,} that are read"
-        )
     if not _looks_whole(file, size, header.format):
         file.seek(0)
         decode_image(file.read(), name)

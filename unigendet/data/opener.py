@@ -36,6 +36,7 @@ class Entry:
     is_folder: bool
     size: int
     """In bytes; 0 for a folder, -1 where the place does not say."""
+    is_link: bool = False
 
 
 def location(place: str | Path) -> str:
@@ -226,10 +227,12 @@ def _local_entry(entry: os.DirEntry[str]) -> Entry | None:
     try:
         status = entry.stat()
     except OSError:  # a link to nothing, or into itself: reading it will say so
-        return Entry(entry.name, False, -1)
+        return Entry(entry.name, False, -1, is_link=True)
     if stat.S_ISDIR(status.st_mode):
-        return Entry(entry.name, True, 0)
-    return Entry(entry.name, False, status.st_size) if stat.S_ISREG(status.st_mode) else None
+        return Entry(entry.name, True, 0, entry.is_symlink())
+    if stat.S_ISREG(status.st_mode):
+        return Entry(entry.name, False, status.st_size, entry.is_symlink())
+    return None
 
 
 def _size(row: dict[str, Any]) -> int:
@@ -269,23 +272,21 @@ class told:
 def walk(place: str, *, skip: frozenset[str] = frozenset()) -> Iterator[tuple[str, Entry]]:
     """Every file below a folder as (its location, entry), depth first by name, one at a time.
 
-    Hidden names and folders named in `skip` (lower case) are passed over. A folder that is reached
-    twice, by a link for instance, is walked once.
+    Hidden names and folders named in `skip` (lower case) are passed over, and links to a folder
+    that they lie in. A folder that several links point to is walked under each of their names.
     """
-    seen: set[object] = set()
 
-    def below(folder: str) -> Iterator[tuple[str, Entry]]:
+    def below(folder: str, above: frozenset[object]) -> Iterator[tuple[str, Entry]]:
         identity = folder_identity(folder)
-        if identity in seen:
+        if identity in above:
             return
-        seen.add(identity)
         for entry in list_folder(folder):
             if entry.name.startswith(".") or entry.name.lower() in skip:
                 continue
             inner = f"{folder.rstrip('/')}/{entry.name}"
             if entry.is_folder:
-                yield from below(inner)
+                yield from below(inner, above | {identity})
             else:
                 yield inner, entry
 
-    yield from below(place)
+    yield from below(place, frozenset())

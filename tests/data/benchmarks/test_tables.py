@@ -282,6 +282,38 @@ def test_a_folder_is_class_folders_or_captioned_photographs(tmp_path: Path) -> N
     assert check("folder", tmp_path / "half", code=1)["n_real"] == 1
 
 
+@pytest.mark.parametrize(
+    ("real", "fake"),
+    [
+        *(("reals", "fakes"), ("nature", "ai"), ("Real", "AI"), ("REALS", "Generated")),
+        *(("0_Real", "synthetic"), ("nature", "1_FAKE")),
+    ],
+)
+def test_class_folders_have_several_names(tmp_path: Path, real: str, fake: str) -> None:
+    put(tmp_path / "set", f"sd/{real}/a.png", f"sd/{fake}/a.png", f"sd/{fake}/nature/b.png")
+    assert counts(check("folder", tmp_path / "set")) == {"sd": (1, 2)}
+    below = check("folder", tmp_path / "set" / "sd" / fake, code=1)
+    assert (below["n_real"], below["n_fake"]) == (0, 2), "a subject is no class among the fakes"
+
+
+def test_a_subject_called_nature_is_a_photograph_s(tmp_path: Path) -> None:
+    put(tmp_path, "nature/a.png", "city/b.png")
+    assert counts(check("folder", tmp_path)) == {"real": (2, 0)}
+
+
+@pytest.mark.parametrize(
+    "folder", ["fake_images", "AI-generated", "2_fake", "ai2", "synthetic pictures", "DeepFakes"]
+)
+def test_what_looks_like_a_folder_of_fakes_is_no_photograph(tmp_path: Path, folder: str) -> None:
+    put(tmp_path / "set", "photos/a.png", f"{folder}/b.png")
+    told = run("check", "folder", tmp_path / "set")
+    assert told.exit_code == 1 and f"'{folder}'" in told.stderr and "'fake'" in told.stderr
+    put(tmp_path, f"real/{folder}/c.png", "real/mosaic/d.png")
+    assert counts(check("folder", tmp_path / "real")) == {"real": (2, 0)}
+    put(tmp_path / "other", "mosaic/a.png", "rain/b.png", "degenerated/c.png")
+    assert counts(check("folder", tmp_path / "other")) == {"real": (3, 0)}
+
+
 def test_laion_as_the_published_script_leaves_it(tmp_path: Path) -> None:
     put(tmp_path, "images/0.jpg", "images/1.png", "images/stray.png")
     write(tmp_path, "images/2.jpg", b"")

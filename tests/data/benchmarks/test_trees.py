@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import io
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.data.benchmarks.miniature import check, counts, picture, put, run, skipped, write
-from unigendet.data.benchmarks.base import BenchmarkItem
+from unigendet.data.benchmarks.base import BenchmarkItem, normalised
+from unigendet.data.benchmarks.check import items
 from unigendet.data.benchmarks.layouts import UNIVERSALFAKEDETECT
+from unigendet.data.benchmarks.registry import find_benchmark
 from unigendet.data.benchmarks.unbiased import UnbiasedGenImage
 from unigendet.data.image_header import jpeg_quality
+from unigendet.data.sources.folder import ImageFolder
+
+
+def splits(name: str, place: Path) -> Counter[str]:
+    found = items(find_benchmark(name), str(place))
+    return Counter(item.split for item in found if isinstance(item, BenchmarkItem))
 
 
 def test_forensynths_with_and_without_class_folders(tmp_path: Path) -> None:
@@ -26,6 +36,27 @@ def test_forensynths_with_and_without_class_folders(tmp_path: Path) -> None:
         assert "stargan" in found["missing"] and "progan" not in found["missing"]
     alone = check("forensynths", tmp_path / "test" / "progan")
     assert counts(alone) == {"progan": (2, 1)} and alone["missing"] == []
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+    """`train` is one of the 20 LSUN classes of ProGAN's test images."""
+    root = tmp_path / "CNN_synth_testset"
+    for name in ("car", "train"):
+        put(root, f"progan/{name}/0_real/a.png", f"progan/{name}/1_fake/a.png")
+    put(root, "biggan/0_real/a.png", "biggan/1_fake/a.png")
+    for benchmark in ("aigcdetectbenchmark", "forensynths"):
+        assert splits(benchmark, root) == {"test": 6}
+        assert splits(benchmark, root / "progan") == {"test": 4}
+        assert counts(check(benchmark, root)) == {"biggan": (1, 1), "progan": (2, 2)}
+    root.rename(tmp_path / "test")
+    put(tmp_path, "train/train/0_real/a.png", "train/car/1_fake/a.png", "val/train/1_fake/a.png")
+    put(tmp_path, "test/newgan/train/0_real/a.png")
+    assert splits("forensynths", tmp_path / "test") == {"test": 7}
+    assert splits("forensynths", tmp_path / "test/progan") == {"test": 4}
+    assert splits("forensynths", tmp_path / "val") == {"val": 1}
+    shutil.rmtree(tmp_path / "test/newgan")
+    assert splits("forensynths", tmp_path) == {"test": 6, "train": 2, "val": 1}
+    assert counts(check("forensynths", tmp_path)) == {"biggan": (1, 1), "progan": (3, 4)}
 
 
 def test_what_is_no_image_is_not_counted(tmp_path: Path) -> None:
@@ -55,6 +86,29 @@ def test_what_is_no_image_is_not_counted(tmp_path: Path) -> None:
     assert "damaged" in left["GAUGAN/1_fake/cut.jpg"] + left["GAUGAN/1_fake/cut.png"]
     assert "0_real" in left["teaser.png"]
     assert "gaugan" not in found["missing"] and "SDXL" not in found["missing"]
+
+
+def test_pictures_of_kinds_that_are_not_read_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    for name, mode in (("c.ppm", "RGB"), ("d.PGM", "L"), ("e.pbm", "1"), ("f.pnm", "RGB")):
+        Image.new(mode, (8, 8)).save(tmp_path / name, "PPM")
+    Image.new("RGB", (8, 8)).save(tmp_path / "no_ending", "PPM")
+    Image.new("RGB", (8, 8)).save(tmp_path / "d.jp2", "JPEG2000")
+    Image.new("RGB", (8, 8)).save(tmp_path / "bare", "JPEG2000")
+    for ending in ("heic", "HEIF", "jxl", "psd", "svg", "rw2", "PEF", "srw", "nef"):
+        write(tmp_path, f"b.{ending}", b"II*\0 any bytes")
+    starts = {"ftypheic": "heic", "ftypheix": "heix", "ftypmif1": "mif1"}
+    for start, name in starts.items():
+        write(tmp_path, name, b"\0\0\0\x18" + start.encode() + bytes(8))
+    write(tmp_path, "notes.md", "P4 and P5 are files")
+    found = check("folder", tmp_path)
+    assert found["formats"] == {"PPM": 5, "JPEG": 1}
+    left = skipped(found)
+    assert len(left) == 9 + 2 + 3
+    assert all("is not read: convert it" in reason for reason in left.values())
+    assert "HEIC" in left["heix"] and "JPEG 2000" in left["bare"] and "raw file" in left["b.rw2"]
+    told = {item.stored.name: item.problem for item in ImageFolder(tmp_path).items() if item.stored}
+    assert {name: problem for name, problem in told.items() if problem} == left
 
 
 def test_genimage_is_not_read_by_the_alphabet(tmp_path: Path) -> None:
@@ -225,6 +279,27 @@ def test_synthscars_is_all_fake(tmp_path: Path) -> None:
     assert counts(check("synthscars", tmp_path / "train" / "images")) == {"synthscars": (0, 1)}
 
 
+def test_names_in_any_script_stay_apart(tmp_path: Path) -> None:
+    names = (
+        "\u6a21\u578b\u4e00",
+        "\u6a21\u578b\u4e8c",
+        "\u041c\u043e\u0434\u0435\u043b\u044c",
+        "caf\u00e9",
+        "\u0915\u093f",
+        "\u0915\u093e",
+    )
+    assert len({normalised(name) for name in names}) == len(names)
+    assert normalised("\U0001f642") != normalised("\U0001f643") != ""
+    assert normalised("Stra\u00dfe_1") == normalised("STRASSE 1")
+    assert normalised("Cafe\u0301-\uff32") == normalised("caf\u00e9 r")
+    assert normalised("Stable_Diffusion-v1.4") == "stablediffusionv14"
+    first, second = names[:2]
+    put(tmp_path, *(f"{name}/{c}/a.png" for name in names[:2] for c in ("0_real", "1_fake")))
+    kinds = find_benchmark("community_forensics").judged_against(first, {first, second})
+    assert kinds == [first]
+    assert counts(check("community_forensics", tmp_path)) == {first: (1, 1), second: (1, 1)}
+
+
 def test_community_forensics_folders(tmp_path: Path) -> None:
     put(tmp_path, "wrap/genA/real/a.png", "wrap/genA/fake/a.png", "wrap/genB/Fake/b.png")
     assert counts(check("community_forensics", tmp_path)) == {"genA": (1, 1), "genB": (0, 1)}
@@ -244,7 +319,29 @@ def test_one_class_or_contradicting_folders_are_refused(tmp_path: Path) -> None:
     assert "without real ones" in run("check", "forensynths", tmp_path).stderr
 
 
-def test_links_are_followed_once(tmp_path: Path) -> None:
+def test_real_images_linked_into_several_generators_are_each_one_s(tmp_path: Path) -> None:
+    put(tmp_path, "coco/a.png", "coco/b.png", "set/genC/0_real/c.png", "set/genD/0_real/d.png")
+    for name in ("genA", "genB", "genC", "genD", "genE"):
+        put(tmp_path / "set", f"{name}/1_fake/a.png")
+    for name in ("genA", "genB"):
+        (tmp_path / "set" / name / "0_real").symlink_to(tmp_path / "coco")
+    (tmp_path / "set/genE/0_real").symlink_to("../genC/0_real")
+    (tmp_path / "set/genD/0_real/e.png").symlink_to(tmp_path / "coco/a.png")
+    found = check("community_forensics", tmp_path / "set")
+    assert counts(found) == {
+        **{"genA": (2, 1), "genB": (2, 1), "genC": (1, 1), "genD": (2, 1), "genE": (1, 1)}
+    }
+    listed = list(items(find_benchmark("community_forensics"), str(tmp_path / "set")))
+    reals = [item for item in listed if isinstance(item, BenchmarkItem) and not item.is_fake]
+    assert len({item.key for item in reals}) == 8
+    assert {item.name: item.original for item in reals} == {
+        **{f"gen{g}/0_real/{n}.png": f"{tmp_path}/coco/{n}.png" for g in "AB" for n in "ab"},
+        **{"genC/0_real/c.png": "", "genE/0_real/c.png": "genC/0_real/c.png"},
+        **{"genD/0_real/d.png": "", "genD/0_real/e.png": f"{tmp_path}/coco/a.png"},
+    }
+
+
+def test_a_folder_is_not_walked_below_itself(tmp_path: Path) -> None:
     put(tmp_path, "store/progan/0_real/a.png", "store/progan/1_fake/a.png")
     (tmp_path / "store" / "loop").symlink_to(tmp_path / "store")
     (tmp_path / "set").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,6 +51,8 @@ class BenchmarkItem:
     explanation: str = ""
     source_id: str = ""
     """The real image that this one is or was made from, where the set tells it."""
+    original: str = ""
+    """What a link leads to, the same for every link to it; empty where the name is no link's."""
     recompress: int | None = None
     """Read as a JPEG of this quality, for sets that ask for it; None as published."""
 
@@ -118,8 +121,12 @@ class Layout(Protocol):
 
 @lru_cache(maxsize=4096)
 def normalised(name: str) -> str:
-    """A name without case and signs: `Stable_Diffusion-v1.4` and `stablediffusionv14` are one."""
-    return re.sub(r"[^a-z0-9]+", "", name.lower())
+    """A name without case and signs: `Stable_Diffusion-v1.4` and `stablediffusionv14` are one.
+
+    Letters of every script stay, with their marks; so does a name that is signs alone.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN") or folded
 
 
 def split_of(name: object) -> str | None:

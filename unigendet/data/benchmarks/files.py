@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unigendet.data.benchmarks.base import Skipped
 from unigendet.data.image_header import HEAD_BYTES, SUFFIXES, starts_like_image
 from unigendet.data.opener import (
+    Entry,
     OpenError,
     base_name,
     is_file,
     is_folder,
+    is_remote,
     list_folder,
     open_binary,
     parent,
     walk,
 )
+from unigendet.data.unread_kinds import unread_ending, unread_start
 
 NO_IMAGES = frozenset(
     ("__macosx", "mask", "masks", "annotation", "annotations", "annoations", "groundtruth", "gt")
 )
 """Folders, in lower case, whose pictures are no images of a set."""
-RAW = (".nef", ".cr2", ".cr3", ".dng", ".arw", ".orf", ".raf")
 ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".tar", ".tgz")
 
 
@@ -35,6 +38,9 @@ class ImageFile:
     """Folders between the given one and the file, from the top."""
     name: str
     """The path below the given folder."""
+    original: str = ""
+    """What a link on the way leads to: as a `name` where it lies below the given folder, else its
+    path."""
 
     @property
     def name_is_utf8(self) -> bool:
@@ -43,17 +49,45 @@ class ImageFile:
 
 
 def image_files(root: str, *, skip: frozenset[str] = NO_IMAGES) -> Iterator[ImageFile | Skipped]:
-    """Every image below `root`, by its ending or else its first bytes; empty files as skipped."""
+    """Every image below `root`, by its ending or else its first bytes; empty files, and pictures
+    of kinds that are not read, as skipped."""
+    originals = _Originals(root)
     for location, entry in walk(root, skip=skip):
         name = shown_name(location[len(root.rstrip("/")) + 1 :])
         suffix = _suffix(entry.name)
-        if suffix in RAW:
-            yield Skipped(name, "a camera's raw file: convert it to TIFF or PNG")
+        if reason := unread_ending(suffix):
+            yield Skipped(name, reason)
         elif entry.size == 0:
             if suffix in SUFFIXES or not suffix:
                 yield Skipped(name, "the file is empty")
-        elif suffix in SUFFIXES or _starts_like_image(location):
-            yield ImageFile(location, tuple(name.split("/")[:-1]), name)
+        else:
+            head = b"" if suffix in SUFFIXES else _head(location)
+            if suffix in SUFFIXES or starts_like_image(head):
+                original = originals.find(location, entry)
+                yield ImageFile(location, tuple(name.split("/")[:-1]), name, original)
+            elif reason := unread_start(head):
+                yield Skipped(name, reason)
+
+
+class _Originals:
+    """What links below a folder lead to; each folder's is looked up once."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root if is_remote(root) else os.path.realpath(root)
+        self._start = len(root.rstrip("/")) + 1
+        self._folders: dict[str, str] = {}
+
+    def find(self, location: str, entry: Entry) -> str:
+        """As `ImageFile.original`."""
+        if is_remote(location):
+            return ""
+        folder = os.path.dirname(location)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        path = os.path.join(self._folders[folder], entry.name)
+        path = os.path.realpath(path) if entry.is_link else path
+        within = path.removeprefix(f"{self._root.rstrip('/')}/")
+        return "" if within == location[self._start :] else shown_name(within)
 
 
 def shown_name(path: str) -> str:
@@ -100,9 +134,10 @@ def _suffix(name: str) -> str:
     return name[dot:].lower() if dot > 0 else ""
 
 
-def _starts_like_image(location: str) -> bool:
+def _head(location: str) -> bytes:
+    """The first bytes of a file, none where it cannot be opened."""
     try:
         with open_binary(location) as file:
-            return starts_like_image(file.read(HEAD_BYTES))
+            return file.read(HEAD_BYTES)
     except OpenError:
-        return False
+        return b""

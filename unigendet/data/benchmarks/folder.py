@@ -1,25 +1,33 @@
-"""A user's own folder: class folders (`0_real`/`1_fake` or `real`/`fake`), or captioned reals."""
+"""A user's own folder: class folders (`0_real`/`1_fake`, `real`/`fake` ...), or captioned reals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Found, Skipped, normalised, split_of
+from unigendet.data.benchmarks.base import (
+    REAL,
+    BenchmarkError,
+    BenchmarkItem,
+    Found,
+    Skipped,
+    normalised,
+    split_of,
+)
 from unigendet.data.benchmarks.files import NO_IMAGES, ImageFile, image_files
+from unigendet.data.benchmarks.labels import FAKE_FOLDERS, REAL_FOLDERS, SUBJECTS, folder_of_fakes
 from unigendet.data.benchmarks.tree import TreeLayout
 from unigendet.data.caption_tables import CaptionRow, caption_table, name_caption, sidecar_caption
 from unigendet.data.opener import OpenError, base_name, walk
 
-_CLASSES = TreeLayout(
-    "folder", frozenset(("0real", "real")), frozenset(("1fake", "fake")), generator_below=True
-)
+_CLASSES = TreeLayout("folder", REAL_FOLDERS, FAKE_FOLDERS, subjects=SUBJECTS, generator_below=True)
 
 
 @dataclass(frozen=True)
 class Folder:
     """Where any folder is called after a class, only images below such folders count. Where none
-    is, every image is a real one for training, with its caption."""
+    is, every image is a real one for training, with its caption; a folder that looks like one of
+    fakes is then an error."""
 
     def scan(self, root: str) -> Iterator[Found]:
         if has_classes(root):
@@ -32,6 +40,12 @@ class Folder:
             if isinstance(file, Skipped):
                 yield file
                 continue
+            if fakes := folder_of_fakes(file.parts, base_name(root)):
+                raise BenchmarkError(
+                    f"{file.name}: {fakes!r} looks like a folder of fakes, and no folder is called "
+                    "after a class: call the folders 'real' and 'fake', or put the photographs "
+                    "into one called 'real'"
+                )
             if row.problem:
                 yield Skipped(file.name, f"line {row.line} of the captions: {row.problem}")
                 continue
@@ -59,8 +73,8 @@ class Folder:
 
 def has_classes(root: str) -> bool:
     """Whether any folder of an image is called after a class, or the given one after the fakes."""
-    known = _CLASSES.real | _CLASSES.fake
-    if normalised(base_name(root)) in _CLASSES.fake:
+    known = (REAL_FOLDERS | FAKE_FOLDERS) - SUBJECTS
+    if normalised(base_name(root)) in FAKE_FOLDERS:
         return True
     start = len(root.rstrip("/")) + 1
     return any(

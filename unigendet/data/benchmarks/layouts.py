@@ -35,6 +35,7 @@ FORENSYNTHS = TreeLayout(
         "seeingdark san crn imle stylegan2 whichfaceisreal"
     ),
     split_generators={"train": "progan", "val": "progan"},
+    any_class_inside=True,
 )
 """`test/{generator}/[class/]{0_real,1_fake}`; the published training images are ProGAN's, in class
 folders without its name."""
@@ -48,6 +49,7 @@ AIGCDETECT = TreeLayout(
         "Midjourney stable_diffusion_v_1_4|sdv14 stable_diffusion_v_1_5|sdv15 VQDM wukong "
         "DALLE2 SDXL|sd_xl"
     ),
+    any_class_inside=True,
 )
 """`{generator}/[class/]{0_real,1_fake}`; SDXL was added later and is not missed."""
 

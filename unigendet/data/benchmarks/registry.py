@@ -256,7 +256,7 @@ _ROWS = (
         "folder",
         "your own folder: class folders, or captioned photographs",
         Folder(),
-        "{0_real,1_fake}/ or {real,fake}/; without class folders all are real",
+        "{0_real,1_fake}/, {real,fake}/, {nature,ai}/ ...; without class folders all are real",
         "folder",
         licence="yours",
     ),

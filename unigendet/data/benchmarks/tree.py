@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unigendet.data.benchmarks.base import (
     REAL,
@@ -49,6 +49,8 @@ class TreeLayout:
     real: frozenset[str] = frozenset()
     """Class folders of real images."""
     fake: frozenset[str] = frozenset()
+    subjects: frozenset[str] = frozenset()
+    """Those of `real` and `fake` that say nothing below another class folder."""
     real_source: re.Pattern[str] = _NEVER
     """Folders that hold real images only, for sets whose reals are apart."""
     generators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -67,6 +69,9 @@ class TreeLayout:
     """The generator's folder is the one right above the class folder."""
     generator_below: bool = False
     """A generator's folder may also lie below the class folder."""
+    any_class_inside: bool = False
+    """Folders between the generator's and the class folder are named after what is shown, which may
+    be a `train`: a split is told above the generator's, best by the given folder."""
     only_below: str = ""
     """Images lie below a folder of this name only."""
     companions: re.Pattern[str] = _NEVER
@@ -101,7 +106,7 @@ class TreeLayout:
                         yield Skipped(f"../{name}/{found.path}", found.reason)
                         continue
                     parts = (name, *found.parts)
-                    moved = ImageFile(found.location, parts, f"../{name}/{found.name}")
+                    moved = replace(found, parts=parts, name=f"../{name}/{found.name}")
                     item = self.place(moved, ())
                     if isinstance(item, Skipped) or not item.is_fake:
                         yield item
@@ -140,7 +145,7 @@ class TreeLayout:
         around = [normalised(name) for name in context]
         if self.only_below and self.only_below not in (*plain, *around[:1]):
             return Skipped(file.name, f"not below a folder named `{self.only_below}`")
-        split = next((s for part in (*plain, *around) if (s := split_of(part))), "test")
+        split = self._split(plain, around)
         found = self._class(plain, around)
         if isinstance(found, str):
             return Skipped(file.name, found)
@@ -151,13 +156,27 @@ class TreeLayout:
             generator=self._generator(file.parts, plain, context, found, split),
             split=split,
             native_label=file.parts[found.depth] if 0 <= found.depth < len(plain) else found.native,
+            original=file.original,
         )
 
+    def _split(self, plain: list[str], around: list[str]) -> str:
+        told = [*plain, *around]
+        if self.any_class_inside:
+            ends = [at for at, part in enumerate(plain) if self._published(part)]
+            above = [at for at, part in enumerate(around) if self._published(part)]
+            outside = around[above[0] + 1 :] if above else around
+            inside = [] if above else plain[: ends[0]] if ends else plain
+            told = [*outside[:1], *inside, *outside]
+        return next((split for part in told if (split := split_of(part))), "test")
+
     def _class(self, plain: list[str], around: list[str]) -> Class | str:
+        words = self.fake | self.real
+        if (words - self.subjects).intersection((*plain, *around[:1])):
+            words -= self.subjects
         told = [
             Class(part in self.fake, part, depth)
             for depth, part in enumerate(plain)
-            if part in self.fake or part in self.real
+            if part in words
         ]
         if len({found.is_fake for found in told}) > 1:
             return "its folders say both real and fake"

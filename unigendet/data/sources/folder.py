@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Skipped, normalised
+from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Skipped
 from unigendet.data.benchmarks.files import ImageFile, image_files
+from unigendet.data.benchmarks.labels import folder_of_fakes
 from unigendet.data.benchmarks.samples import read_picture, to_sample
 from unigendet.data.caption_tables import CaptionRow, caption_table, name_caption, sidecar_caption
 from unigendet.data.degradations import draws
@@ -34,7 +35,6 @@ from unigendet.data.splits import SPLITS, hashed_split
 from unigendet.data.transforms import FITS
 from unigendet.types import Sample
 
-_FAKES = frozenset(("1fake", "fake", "fakes"))
 _NO_IMAGES = frozenset(("__macosx",))
 
 
@@ -89,10 +89,11 @@ class ImageFolder:
         return items
 
     def _item(self, file: ImageFile | Skipped, row: CaptionRow) -> SourceItem:
-        if _FAKES & {normalised(part) for part in file.name.split("/")[:-1]}:
+        if fakes := folder_of_fakes(file.name.split("/")[:-1], base_name(self._root)):
             raise ValueError(
-                f"{self.folder}: {plain(file.name)} lies in a folder of fakes, and this source "
-                "takes every image for a real one: name the folder of the real ones"
+                f"{self.folder}: {plain(file.name)} lies in a folder of fakes by its name "
+                f"({plain(fakes)}), and this source takes every image for a real one: name the "
+                "folder of the real ones (one called real may hold any other)"
             )
         place = f"{self._root}/{file.name}" if isinstance(file, Skipped) else file.location
         caption, problem = row.caption, row.problem
