@@ -167,6 +167,7 @@ def _row_schema() -> Any:
         "fake": pyarrow.bool_(),
         "drawn": pyarrow.bool_(),
         "perceptual_hash": pyarrow.uint64(),
+        "blank": pyarrow.bool_(),
     }
     words = ("set", "path", "problem", *SAMPLE_FIELDS, "pixel_sha256", "part")
     numbers = ("width", "height", "part_offset", "image_size", "image_crc32")
@@ -205,6 +206,7 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
             "height": sample.height,
             "pixel_sha256": sample.pixel_sha256,
             "perceptual_hash": sample.perceptual_hash,
+            "blank": sample.blank,
         }
     )
 

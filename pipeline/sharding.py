@@ -116,6 +116,13 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
             f"{counts.kept_apart} of those left out resemble an image of a published evaluation "
             f"set, or share a source with one that does"
         )
+    for crowd in decided.crowds:
+        ctx.log(
+            f"WARNING: {crowd.sources} of {crowd.of} sources became one group, all of it in set "
+            f"{crowd.set_name}: some of their images are alike ({LEFT_OUT} lists what was left "
+            f"out, and for what). Take out what they share, a title for instance, if they have no "
+            f"more in common"
+        )
     if counts.linked or counts.moved:
         ctx.log(
             f"{counts.linked} fakes look like a real image and share its source_id from now on; "

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from unigendet.data.encoding import PNG, Encoding
-from unigendet.data.hashing import perceptual_hash, pixel_sha256
+from unigendet.data.hashing import is_blank, perceptual_hash, pixel_sha256
 from unigendet.data.manifest import ShardEntry
 from unigendet.data.whole_file import WholeFile
 from unigendet.types import Sample
@@ -36,6 +36,8 @@ class EncodedSample:
     height: int
     pixel_sha256: str
     perceptual_hash: int
+    blank: bool
+    """Whether there is next to nothing to see (`unigendet.data.hashing`)."""
 
     @property
     def key(self) -> str:
@@ -65,6 +67,7 @@ def encode(sample: Sample, encoding: Encoding = PNG) -> EncodedSample:
         height=image.shape[0],
         pixel_sha256=pixel_sha256(image),
         perceptual_hash=perceptual_hash(image),
+        blank=is_blank(image),
     )
 
 
