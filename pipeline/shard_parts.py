@@ -22,6 +22,7 @@ from typing import Any
 
 from PIL import UnidentifiedImageError
 
+from unigendet.data.benchmarks.files import shown_name
 from unigendet.data.encoding import Encoding
 from unigendet.data.image_files import ImageError, read_image_file
 from unigendet.data.image_header import HeaderFacts, header_facts
@@ -180,10 +181,10 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
     item = planned.item
     row = {
         "set": planned.set_name,
-        "path": item.place.encode(errors="backslashreplace").decode(),
-        "problem": item.problem,
+        "path": shown_name(item.place),
+        "problem": shown_name(item.problem),
         "key": item.key,
-        "source_id": item.source_id,
+        "source_id": shown_name(item.source_id),
         "drawn": item.drawn,
         "image": b"",
         **original_columns(None),
@@ -195,7 +196,7 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
         facts = _facts_of(item)
     except (ValueError, OSError) as error:
         reason = str(error).removeprefix(f"{item.place}: ")
-        return row | {"problem": reason or type(error).__name__}
+        return row | {"problem": shown_name(reason) or type(error).__name__}
     return (
         row
         | sample.fields

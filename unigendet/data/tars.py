@@ -60,8 +60,14 @@ def encode(sample: Sample, encoding: Encoding = PNG) -> EncodedSample:
         raise ValueError(
             f"sample {sample.key}: fake={sample.fake} does not fit generator={sample.generator!r}"
         )
+    fields = {name: getattr(sample, name) for name in SAMPLE_FIELDS}
+    if broken := [name for name, value in fields.items() if not _is_utf8(value)]:
+        raise ValueError(
+            f"sample {sample.key}: the text of {' and '.join(broken)} is not UTF-8 (a half of a "
+            r"pair such as \ud83d, or bytes of another encoding)"
+        )
     return EncodedSample(
-        fields={name: getattr(sample, name) for name in SAMPLE_FIELDS},
+        fields=fields,
         image=encoding.encode(image),
         width=image.shape[1],
         height=image.shape[0],
@@ -69,6 +75,11 @@ def encode(sample: Sample, encoding: Encoding = PNG) -> EncodedSample:
         perceptual_hash=perceptual_hash(image),
         blank=is_blank(image),
     )
+
+
+def _is_utf8(value: object) -> bool:
+    """Whether it can be written; True for what is no text."""
+    return not isinstance(value, str) or not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 class Tar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unigendet.data.benchmarks.base import REAL, BenchmarkItem
+from unigendet.data.benchmarks.files import shown_name
 from unigendet.data.sources.base import SourceItem
 from unigendet.data.transforms import FITS
 
@@ -36,6 +37,7 @@ def source_item(stored: BenchmarkItem, problem: str = "", *, drawn: bool = False
 
 def unusable(place: str, name: str, problem: str, domain: str) -> SourceItem:
     """What is listed and cannot be read: a line of a table, say. Nothing else is called `name`."""
+    place, name = shown_name(place), shown_name(name)
     source_id = f"{domain}/{name}"
     stored = BenchmarkItem(place, name, False, REAL, "train", "", source_id=source_id)
     return source_item(stored, problem)
