@@ -155,10 +155,12 @@ def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> Non
 def open_source(data: DataSection, *, seed: int, root: Path) -> Source:
     """The source that the parameters name. A folder that is not absolute lies below `root`."""
     if data.source != "blue_marble":
-        remote = is_remote(location(data.folder))
+        place = location(data.folder)
+        if not is_remote(data.folder):
+            place = str(root / Path(data.folder).expanduser())
         return open_stored(
             data.source,
-            data.folder if remote else str(root / Path(data.folder).expanduser()),
+            place,
             image_size=data.image_size,
             val_share=data.val_share,
             test_share=data.test_share,

@@ -79,6 +79,8 @@ def test_params_open_the_sources(tmp_path: Path) -> None:
     assert open_source(folder, seed=3, root=ROOT) == wanted
     # Relative: from the repository, wherever the stage runs.
     relative = folder.model_copy(update={"folder": tmp_path.name})
+    by_uri = folder.model_copy(update={"folder": tmp_path.as_uri()})
+    assert open_source(by_uri, seed=3, root=ROOT) == wanted
     assert open_source(relative, seed=3, root=tmp_path.parent) == wanted
 
 
