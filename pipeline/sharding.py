@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +31,7 @@ from unigendet.data.contact_sheet import draw_band_map, draw_contact_sheet
 from unigendet.data.opener import is_remote, location
 from unigendet.data.prompts import prompt_corpus
 from unigendet.data.shards import ShardDataset
-from unigendet.data.sources.base import Source
+from unigendet.data.sources.base import CAPTIONS_FROM, Source
 from unigendet.data.sources.blue_marble import BlueMarble
 from unigendet.data.sources.everyday import EverydayPhotographs
 from unigendet.data.sources.registry import open_stored
@@ -85,6 +86,9 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
     """Both passes over `plan`: tars, index, counts and lists of what is not among them."""
     section = ctx.params.shard
     encoding = section.encoding()
+    origins = Counter(one.item.caption_from for one in plan if not one.item.problem)
+    if told := [f"{origins[kind]} from a {kind}" for kind in CAPTIONS_FROM if origins[kind]]:
+        ctx.log(f"captions: {', '.join(told)}")
     with ctx.timed("read"):
         orders = cut_into_parts(plan, ctx.state / "parts", encoding)
         _read_all(ctx, orders, len(plan))

@@ -88,6 +88,7 @@ def test_every_image_is_written_once_as_the_source_reads_it(tmp_path: Path) -> N
     save_pictures(tmp_path / "images", 40)
     counts, ctx = shard_folder(tmp_path / "images", tmp_path)
     assert (counts.planned, counts.written, counts.left_out) == (48, 48, 0)
+    assert "captions: 40 from a file name" in ctx.said
     plan = plan_of(tmp_path / "images")
     index = read_index(ctx.out)
     assert len(index["train"].shards) > 2

@@ -21,7 +21,9 @@ def check_settings(fit: str, val_share: float, test_share: float) -> None:
         )
 
 
-def source_item(stored: BenchmarkItem, problem: str = "", *, drawn: bool = False) -> SourceItem:
+def source_item(
+    stored: BenchmarkItem, problem: str = "", *, drawn: bool = False, caption_from: str = ""
+) -> SourceItem:
     """An image whose place, split, source and caption are known; `drawn`: its split by hashing."""
     return SourceItem(
         key=stored.key,
@@ -29,6 +31,7 @@ def source_item(stored: BenchmarkItem, problem: str = "", *, drawn: bool = False
         split=stored.split,
         path=Path(stored.location),
         caption=stored.caption,
+        caption_from=caption_from,
         problem=problem,
         drawn=drawn,
         stored=stored,
