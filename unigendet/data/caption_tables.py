@@ -155,6 +155,7 @@ def _rows_of(folder: str, names: Sequence[str], root: str) -> Iterator[CaptionRo
     place = f"{folder.rstrip('/')}/{names[0]}"
     start = len(root.rstrip("/")) + 1
     kind = base_name(place).rpartition(".")[2].lower()
+    rows: Iterator[CaptionRow]
     if kind == "json":
         rows = (_row(number, one) for number, one in enumerate(read_json_list(place), start=1))
     elif kind == "jsonl":
