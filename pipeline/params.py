@@ -72,6 +72,11 @@ class Params(Section):
             check_layer(layer, layers)
         return self
 
+    @model_validator(mode="after")
+    def _every_family_takes_such_images(self) -> Params:
+        self.forge.config().vqar.check_side(self.data.image_size)
+        return self
+
     def section_values(self, sections: Sequence[str]) -> dict[str, Any]:
         """The values of the named sections, or of keys in them (`a.b`), as JSON-able objects."""
         values = self.model_dump(mode="json")

@@ -25,6 +25,8 @@ from pipeline.shard_quarantine import Checked
 from unigendet.data.duplicates import Bools, Duplicates, Ints, find_duplicates
 
 LEFT_OUT = "duplicates.jsonl"
+CROWD, CROWD_SHARE = 5, 0.05
+"""A group of at least so many sources, and of more than this share of them all, is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,17 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """Many sources that became one group, by a title or a frame that they share perhaps."""
+
+    sources: int
+    of: int
+    """Sources in all."""
+    set_name: str
+    """Its home."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decisions:
     """The rows to write, and an account of the others."""
 
@@ -59,6 +72,7 @@ class Decisions:
     counts: Counts
     left_out: list[dict[str, Any]]
     """One line per picture left out: its key and set, those of one that stays, and the reason."""
+    crowds: list[Crowd]
 
 
 def check_reals(planned: Iterable[tuple[str, bool]], sets: Sequence[str]) -> None:
@@ -93,6 +107,7 @@ def decide(checked: Checked, sets: Sequence[str], *, near_duplicates: int) -> De
         rows.column("perceptual_hash").to_numpy(),
         fake,
         sources,
+        np.array(rows.column("blank").to_pylist(), dtype=bool),
         distance=near_duplicates,
     )
     place, nowhere = np.arange(len(rows)), len(rows)
@@ -141,20 +156,33 @@ def decide(checked: Checked, sets: Sequence[str], *, near_duplicates: int) -> De
         moved=int((stays & (home != rank)).sum()),
         kept_apart=int(apart.sum()),
     )
-    return Decisions(kept, counts, left_out)
+    return Decisions(kept, counts, left_out, _crowds(sources, found, columns["set"]))
 
 
 def _alike(found: Duplicates, stays: Bools) -> Ints:
-    """(N,): the first image that stays and that each one looks like, or -1 where there is none."""
+    """(N,): the first image that each one looks like, one that stays if that can be; or -1."""
     alike = np.full(len(stays), -1, dtype=np.int64)
     pairs = np.concatenate([found.linked, found.linked[:, ::-1]])
     for one, other in sorted(pairs[stays[pairs[:, 1]]].tolist(), reverse=True):
         alike[one] = other
     again = np.flatnonzero(found.same_as >= 0)
     known = found.same_as[again]
-    # What stands for it may be left out too, as it looks like something in another set.
-    alike[again] = np.where(stays[known], known, alike[known])
+    # What stands for it may be left out too, as it looks like something in another set; or, where
+    # they are blank, as a relative of something that this one has nothing to do with.
+    strange = found.group[again] != found.group[known]
+    alike[again] = np.where(stays[known] | strange, known, alike[known])
     return alike
+
+
+def _crowds(sources: Sequence[str], found: Duplicates, homes: Sequence[str]) -> list[Crowd]:
+    """The groups that have so many sources that something unintended may hold them together."""
+    group_of = dict(zip(sources, found.group.tolist(), strict=True))
+    least = max(CROWD, int(CROWD_SHARE * len(group_of)) + 1)
+    return [
+        Crowd(count, len(group_of), homes[group])
+        for group, count in Counter(group_of.values()).most_common()
+        if count >= least
+    ]
 
 
 def _least_of_group(values: Ints, found: Duplicates) -> Ints:

@@ -22,6 +22,7 @@ from typing import Any
 
 from PIL import UnidentifiedImageError
 
+from unigendet.data.benchmarks.files import shown_name
 from unigendet.data.encoding import Encoding
 from unigendet.data.image_files import ImageError, read_image_file
 from unigendet.data.image_header import HeaderFacts, header_facts
@@ -167,6 +168,7 @@ def _row_schema() -> Any:
         "fake": pyarrow.bool_(),
         "drawn": pyarrow.bool_(),
         "perceptual_hash": pyarrow.uint64(),
+        "blank": pyarrow.bool_(),
     }
     words = ("set", "path", "problem", *SAMPLE_FIELDS, "pixel_sha256", "part")
     numbers = ("width", "height", "part_offset", "image_size", "image_crc32")
@@ -179,10 +181,10 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
     item = planned.item
     row = {
         "set": planned.set_name,
-        "path": item.place.encode(errors="backslashreplace").decode(),
-        "problem": item.problem,
+        "path": shown_name(item.place),
+        "problem": shown_name(item.problem),
         "key": item.key,
-        "source_id": item.source_id,
+        "source_id": shown_name(item.source_id),
         "drawn": item.drawn,
         "image": b"",
         **original_columns(None),
@@ -194,7 +196,7 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
         facts = _facts_of(item)
     except (ValueError, OSError) as error:
         reason = str(error).removeprefix(f"{item.place}: ")
-        return row | {"problem": reason or type(error).__name__}
+        return row | {"problem": shown_name(reason) or type(error).__name__}
     return (
         row
         | sample.fields
@@ -205,6 +207,7 @@ def _read(planned: PlannedItem, encoding: Encoding) -> dict[str, Any]:
             "height": sample.height,
             "pixel_sha256": sample.pixel_sha256,
             "perceptual_hash": sample.perceptual_hash,
+            "blank": sample.blank,
         }
     )
 

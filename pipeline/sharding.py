@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +31,7 @@ from unigendet.data.contact_sheet import draw_band_map, draw_contact_sheet
 from unigendet.data.opener import is_remote, location
 from unigendet.data.prompts import prompt_corpus
 from unigendet.data.shards import ShardDataset
-from unigendet.data.sources.base import Source
+from unigendet.data.sources.base import CAPTIONS_FROM, Source
 from unigendet.data.sources.blue_marble import BlueMarble
 from unigendet.data.sources.everyday import EverydayPhotographs
 from unigendet.data.sources.registry import open_stored
@@ -85,6 +86,9 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
     """Both passes over `plan`: tars, index, counts and lists of what is not among them."""
     section = ctx.params.shard
     encoding = section.encoding()
+    origins = Counter(one.item.caption_from for one in plan if not one.item.problem)
+    if told := [f"{origins[kind]} from a {kind}" for kind in CAPTIONS_FROM if origins[kind]]:
+        ctx.log(f"captions: {', '.join(told)}")
     with ctx.timed("read"):
         orders = cut_into_parts(plan, ctx.state / "parts", encoding)
         _read_all(ctx, orders, len(plan))
@@ -115,6 +119,13 @@ def write_shards(ctx: StageContext, plan: Sequence[PlannedItem]) -> Counts:
         ctx.log(
             f"{counts.kept_apart} of those left out resemble an image of a published evaluation "
             f"set, or share a source with one that does"
+        )
+    for crowd in decided.crowds:
+        ctx.log(
+            f"WARNING: {crowd.sources} of {crowd.of} sources became one group, all of it in set "
+            f"{crowd.set_name}: some of their images are alike ({LEFT_OUT} lists what was left "
+            f"out, and for what). Take out what they share, a title for instance, if they have no "
+            f"more in common"
         )
     if counts.linked or counts.moved:
         ctx.log(
@@ -148,10 +159,12 @@ def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> Non
 def open_source(data: DataSection, *, seed: int, root: Path) -> Source:
     """The source that the parameters name. A folder that is not absolute lies below `root`."""
     if data.source != "blue_marble":
-        remote = is_remote(location(data.folder))
+        place = location(data.folder)
+        if not is_remote(data.folder):
+            place = str(root / Path(data.folder).expanduser())
         return open_stored(
             data.source,
-            data.folder if remote else str(root / Path(data.folder).expanduser()),
+            place,
             image_size=data.image_size,
             val_share=data.val_share,
             test_share=data.test_share,

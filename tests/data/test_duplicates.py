@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from unigendet.data.duplicates import find_duplicates, near_pairs
-from unigendet.data.hashing import perceptual_hash, pixel_sha256
+from unigendet.data.hashing import is_blank, perceptual_hash, pixel_sha256
 from unigendet.data.sources.everyday import PHOTOGRAPHS, _locate
 
 H = np.uint64
@@ -22,6 +22,7 @@ def found(hashes: list[int], fake: list[bool] | None = None, *, distance: int = 
         np.array(hashes, dtype=H),
         np.array(fake or [False] * count),
         more.get("sources", [f"s{place}" for place in range(count)]),
+        np.array(more.get("blank", [False] * count)),
         distance=distance,
     )
 
@@ -85,6 +86,34 @@ def test_a_group_holds_all_images_of_the_sources_that_meet() -> None:
     )
     assert result.same_as.tolist() == [-1, -1, 0, -1]
     assert result.group.tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("distance", [0, 2])
+def test_blank_pictures_make_no_sources_meet(distance: int) -> None:
+    # Three sources with a black frame each, one of them fake; 0 and 3 are of one source.
+    result = found(
+        [0, 0, 0, 0xFF << 40],
+        [False, False, True, False],
+        pixels=["black", "black", "black", "d"],
+        sources=["a", "b", "c", "a"],
+        blank=[True, True, True, False],
+        distance=distance,
+    )
+    assert result.same_as.tolist() == [-1, 0, -1, -1]
+    assert result.group.tolist() == [0, 1, 2, 0] and not len(result.linked)
+
+
+def test_what_is_blank() -> None:
+    black = np.zeros((64, 64, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    grainy = np.clip(rng.normal(250, 1.5, (64, 64, 3)), 0, 255).astype(np.uint8)
+    corner = np.full((64, 64, 3), 255, np.uint8)
+    corner[:14, :14] = (200, 30, 30)  # 4.8 % of it
+    assert is_blank(black) and is_blank(black + 255) and is_blank(grainy) and is_blank(corner)
+    corner[:15, :15] = (200, 30, 30)
+    ramp = np.repeat(np.arange(64, dtype=np.uint8), 192).reshape(64, 64, 3)
+    assert not is_blank(corner) and not is_blank(ramp)
+    assert not any(is_blank(np.asarray(photograph(place))) for place in range(len(PHOTOGRAPHS)))
 
 
 def test_thousands_of_equal_hashes_are_no_quadratic_work() -> None:

@@ -88,8 +88,10 @@ def test_centre_square_keeps_the_middle(tmp_path: Path) -> None:
         ('{"file": "a.png"', "line 2: not valid JSON"),
         ('{"caption": "x"}', "line 2: no image is named"),
         ('{"file": "z.png", "caption": "x"}', "line 2: there is no image 'z.png'"),
-        ('{"file": "a.png", "split": "dev"}', "line 2 of the captions: split is 'dev'"),
-        ('{"file": "a.png", "caption": "\\ud800"}', "line 2 of the captions: the text is not UTF"),
+        ('{"file": "a.png", "split": "x"}', "line 2 of captions.jsonl: split is 'x', not one of"),
+        ('{"file": "a.png", "caption": "\\ud800"}', "line 2 of captions.jsonl: the text is"),
+        ('{"file": "a.png", "text": ["\\ud83d"]}', "line 2 of captions.jsonl: the text is"),
+        ('{"file": "../a.png"}', "line 2: ../a.png does not lie below the folder of the table"),
         ('{"file": "b.png"}', "line 2: b.png is named already in line 1"),
         ("[1]", "line 2: must be an object"),
         ("[" * 100_000, "line 2: not valid JSON"),
@@ -126,6 +128,63 @@ def test_a_bad_csv_line_spoils_no_other(tmp_path: Path) -> None:
     assert set(problems) == {"captions.csv", "d.png", "e.png"}
     assert "line 4: not valid CSV" in problems["captions.csv"]
     assert "3 fields" in problems["d.png"] and "not UTF-8" in problems["e.png"]
+
+
+def test_a_latin_1_source_spoils_its_own_line_only(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    lines = [b"file,caption,source_id", b"a.png,x,caf\xe9", b"b.png,y,barn"]
+    (tmp_path / "captions.csv").write_bytes(b"\n".join(lines))
+    bad, good = ImageFolder(tmp_path).items()
+    assert bad.problem == "line 2 of captions.csv: the text is not UTF-8"
+    assert bad.source_id == f"{tmp_path.name}/a.png" and good.source_id == "barn"
+
+
+def test_splits_are_recognised_in_their_usual_spellings(tmp_path: Path) -> None:
+    for name in ("Train/a.png", "validation/b.png", "Test/c.png", "Testing/d.png", "e.png"):
+        save(tmp_path / name)
+    (tmp_path / "captions.csv").write_text("file,split\ne.png,Validation\n")
+    found = {item.path.name: (item.split, item.drawn) for item in ImageFolder(tmp_path).items()}
+    wanted = {"a": "train", "b": "val", "c": "test", "d": "test", "e": "val"}
+    assert found == {f"{name}.png": (split, False) for name, split in wanted.items()}
+
+
+def test_tables_of_folders_below_name_images_from_there_on(tmp_path: Path) -> None:
+    for name in ("train/0.png", "train/in/1.png", "Validation/0.png", "2.png"):
+        save(tmp_path / name)
+    lines = [{"file_name": f"{name}.png", "text": [f"a {name}", "b"]} for name in ("0", "in/1")]
+    lines += [{"file_name": "gone.png"}]
+    (tmp_path / "train" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "Validation" / "Metadata.CSV").write_text("file_name,text\n0.png,a val\n")
+    (tmp_path / "captions.json").write_text('[{"file": "2.png"}, {"file": "train/0.png"}]')
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "metadata.csv").write_text("about,nothing\n")
+    items = ImageFolder(tmp_path).items()
+    found = {str(item.path.relative_to(tmp_path)): item for item in items if not item.problem}
+    assert {name: (item.caption, item.caption_from) for name, item in found.items()} == {
+        "2.png": ("2", "file name"),
+        "Validation/0.png": ("a val", "table"),
+        "train/0.png": ("0", "file name"),
+        "train/in/1.png": ("a in/1", "table"),
+    }
+    assert sorted(item.problem for item in items if item.problem) == [
+        "line 1: train/0.png is named already in line 2 of captions.json",
+        "line 3: there is no image 'train/gone.png'",
+    ]
+    assert len({item.key for item in items}) == len(items) == 6
+
+
+def test_names_are_compared_as_people_read_them(tmp_path: Path) -> None:
+    save(tmp_path / "cafe\u0301.jpg")
+    save(tmp_path / "a" / "b.jpg")
+    rows = [
+        {"file": "caf\u00e9.jpg", "caption": "accents", "source_id": 0},
+        {"file": "a\\b.jpg", "caption": "signs"},
+    ]
+    (tmp_path / "Captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    items = ImageFolder(tmp_path).items()
+    assert [(item.caption, item.problem) for item in items] == [("signs", ""), ("accents", "")]
+    assert items[1].source_id == "0"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -274,6 +274,14 @@ def test_without_a_base_both_parts_of_the_generator_are_trained(raw: Raw) -> Non
     parse_params(raw)
 
 
+def test_images_that_a_family_has_no_positions_for_are_refused(raw: Raw) -> None:
+    raw["data"] |= {"image_size": 520, "band_width": 520}
+    with pytest.raises(ValueError, match=r"vqar takes images of at most 512 pixels .* not of 520"):
+        parse_params(raw)
+    raw["forge"]["vqar"]["patch"] = 16
+    parse_params(raw)
+
+
 def test_without_a_sweep_every_weight_is_a_number(raw: Raw) -> None:
     raw["sweep"]["enabled"] = False
     with pytest.raises(ValueError, match=r"coevolve\.flow_weight is auto, but sweep\.enabled"):

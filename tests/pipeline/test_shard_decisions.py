@@ -186,6 +186,53 @@ def test_relatives_of_a_duplicate_follow_it(tmp_path: Path) -> None:
     assert left_out(ctx)["made", "train"] == ("real", "test", "relative of a test image")
 
 
+@pytest.mark.parametrize("near_duplicates", [0, 3])
+def test_a_black_frame_does_not_bring_videos_together(tmp_path: Path, near_duplicates: int) -> None:
+    black = np.zeros((40, 40, 3), np.uint8)
+    frames = []
+    for video in range(10):
+        split = "test" if video < 2 else "train"
+        first = sample(f"v{video}-0", split, 0, f"v{video}", fake=video % 5 == 4)
+        rest = sample(f"v{video}-1", split, video + 1, f"v{video}", fake=video % 5 == 4)
+        frames += [replace(first, image=black), rest]
+    counts, sets, ctx = shard_samples(
+        tmp_path, *frames, drawn=HASHED, near_duplicates=near_duplicates
+    )
+    assert {s.source_id for s in sets["test"]} == {"v0", "v1"}
+    assert {s.source_id for s in sets["train"]} == {f"v{video}" for video in range(2, 10)}
+    assert (counts.linked, counts.moved, counts.left_out) == (0, 0, 8)
+    assert left_out(ctx)["v5-0", "train"] == ("v0-0", "test", "near-duplicate of a test image")
+    assert not any("WARNING" in line for line in ctx.said)
+
+
+def test_a_blank_picture_whose_substitute_is_left_out_names_it(tmp_path: Path) -> None:
+    # The black frame of val goes with its source, which test has an image of.
+    black = np.zeros((40, 40, 3), np.uint8)
+    _, sets, ctx = shard_samples(
+        tmp_path,
+        sample("real", "test", 1, "r"),
+        sample("copy", "val", 1, "v"),
+        replace(sample("black", "val", 0, "v"), image=black),
+        replace(sample("again", "train", 0, "t"), image=black),
+        sample("other", "train", 2, "t"),
+    )
+    assert not sets["val"] and [s.key for s in sets["train"]] == ["other"]
+    assert left_out(ctx)["black", "val"] == ("real", "test", "relative of a test image")
+    assert left_out(ctx)["again", "train"] == ("black", "test", "near-duplicate of a test image")
+
+
+def test_a_group_of_many_sources_is_told(tmp_path: Path) -> None:
+    # Ten videos begin with one and the same title.
+    frames = []
+    for video in range(10):
+        split = "test" if video < 2 else "train"
+        frames += [sample(f"v{video}-{n}", split, n * (video + 1), f"v{video}") for n in range(2)]
+    _, sets, ctx = shard_samples(tmp_path, *frames, drawn=HASHED)
+    assert not sets["train"]
+    (told,) = [line for line in ctx.said if "WARNING" in line]
+    assert "10 of 21 sources" in told and "set test" in told
+
+
 def test_two_images_of_one_key_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="set train: 2 images have the key 'a'"):
         shard_samples(tmp_path, sample("a", "train", 1, "s"), sample("a", "train", 2, "t"))

@@ -79,6 +79,8 @@ def test_params_open_the_sources(tmp_path: Path) -> None:
     assert open_source(folder, seed=3, root=ROOT) == wanted
     # Relative: from the repository, wherever the stage runs.
     relative = folder.model_copy(update={"folder": tmp_path.name})
+    by_uri = folder.model_copy(update={"folder": tmp_path.as_uri()})
+    assert open_source(by_uri, seed=3, root=ROOT) == wanted
     assert open_source(relative, seed=3, root=tmp_path.parent) == wanted
 
 
@@ -86,6 +88,7 @@ def test_every_image_is_written_once_as_the_source_reads_it(tmp_path: Path) -> N
     save_pictures(tmp_path / "images", 40)
     counts, ctx = shard_folder(tmp_path / "images", tmp_path)
     assert (counts.planned, counts.written, counts.left_out) == (48, 48, 0)
+    assert "captions: 40 from a file name" in ctx.said
     plan = plan_of(tmp_path / "images")
     index = read_index(ctx.out)
     assert len(index["train"].shards) > 2

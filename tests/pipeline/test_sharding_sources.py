@@ -228,6 +228,59 @@ def test_names_and_explanations_that_would_mislead(tmp_path: Path) -> None:
     assert all(MEMBER_NAME.fullmatch("x" * longest + "-" + s.key) for s in found.values())
 
 
+def test_a_text_that_is_not_utf_8_is_told_and_spoils_no_other(tmp_path: Path) -> None:
+    columns = ("caption", "explanation", "generator", "source_id")
+    rows: list[dict[str, Any]] = [
+        {"path": f"{n}.png", "label": n % 2, "split": ("train", "val", "test")[n // 2 % 3]}
+        for n in range(24)
+    ]
+    for row, column in zip(rows[1:8:2], columns, strict=True):
+        row[column] = "half a pair \ud83d"
+    for row in rows:
+        put(tmp_path / "set", row["path"], encoded(int(row["path"][:-4])))
+    rows.append({"path": "gone \ud83d.png", "label": 0, "split": "train"})
+    put(tmp_path / "set", "manifest.json", json.dumps(rows).encode())
+    counts, ctx = shard_source(source("manifest", tmp_path / "set"), tmp_path, quarantine_share=0.3)
+    assert (counts.quarantined, len(written(ctx, "manifest"))) == (5, 20)
+    reasons = {Path(path).name: reason for path, reason in quarantine(ctx).items()}
+    for n, column in zip((1, 3, 5, 7), columns, strict=True):
+        assert f"the text of {column} is not UTF-8" in reasons[f"{n}.png"]
+    assert "no such file" in reasons["gone \\ud83d.png"]
+
+
+@pytest.mark.parametrize("form", ["manifest", "parquet"])
+def test_an_image_that_others_name_as_their_source_goes_where_they_go(
+    tmp_path: Path, form: str
+) -> None:
+    """Forty reals of which the table says nothing, and two fakes of each."""
+    rows = [
+        {
+            "name": f"{'r' if kind == 0 else f'f{kind}-'}{n}.png",
+            "label": int(kind > 0),
+            "source_id": f"r{n}.png" if kind else None,
+            "split": "train",
+        }
+        for n in range(40)
+        for kind in range(3)
+    ]
+    images = [encoded(number) for number in range(len(rows))]
+    (tmp_path / "set").mkdir()
+    if form == "parquet":
+        table = pyarrow.Table.from_pylist(
+            [row | {"image": image} for row, image in zip(rows, images, strict=True)]
+        )
+        pyarrow.parquet.write_table(table, tmp_path / "set" / "a.parquet", row_group_size=7)
+    else:
+        for row, image in zip(rows, images, strict=True):
+            put(tmp_path / "set", row["name"], image)
+            row["path"] = row.pop("name")
+        put(tmp_path / "set", "manifest.json", json.dumps(rows).encode())
+    items = source(form, tmp_path / "set").items()
+    assert Counter(item.source_id for item in items) == {f"r{n}.png": 3 for n in range(40)}
+    assert len({(item.source_id, item.split) for item in items}) == 40
+    assert {item.split for item in items} == {"train", "val", "test"}
+
+
 def test_images_of_several_sizes_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
     for n in range(24):
         side = ("train", "val", "test")[n % 3]

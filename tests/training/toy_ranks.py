@@ -42,9 +42,7 @@ def partly_touched() -> dict[str, float]:
 
     def objective(weights: nn.Module, samples: Tensor) -> ToyLosses:
         assert isinstance(weights, nn.ParameterDict)
-        errors = [
-            weights["shared"] - x + (weights["some"] * x if x > 0 else 0.0) for x in samples
-        ]
+        errors = [weights["shared"] - x + (weights["some"] * x if x > 0 else 0.0) for x in samples]
         loss = torch.stack(errors).square().mean()
         return ToyLosses(loss, loss.new_zeros(()))
 

@@ -9,6 +9,7 @@ from unigendet.data.benchmarks.base import BenchmarkItem
 from unigendet.data.image_files import ImageError
 from unigendet.data.image_header import header_facts, header_of
 from unigendet.data.opener import OpenError
+from unigendet.data.source_ids import with_sources
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
@@ -21,7 +22,7 @@ def header_items(
 
     An image that cannot be read is passed over: judging names it.
     """
-    chosen = some_sources(items, source_of, seed=seed)
+    chosen = some_sources(with_sources(items), source_of, seed=seed)
     found = []
     for done, item in enumerate(chosen, start=1):
         try:

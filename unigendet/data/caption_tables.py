@@ -1,4 +1,4 @@
-"""Captions beside images: one table for a folder, a text file per image, or the file's name.
+"""Captions beside images: a table in their folder or above, a text file per image, or their name.
 
 A table is read line by line: a bad line spoils no other. It keeps its reason, so that it is
 reported with the images that cannot be read instead of being guessed at.
@@ -9,16 +9,31 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unigendet.data.opener import OpenError, base_name, is_file, list_folder, read_bytes
+from unigendet.data.benchmarks.base import split_of
+from unigendet.data.opener import (
+    OpenError,
+    base_name,
+    is_file,
+    join,
+    list_folder,
+    read_bytes,
+    walk,
+)
 from unigendet.data.plain_text import plain
 from unigendet.data.splits import SPLITS
+from unigendet.data.tables import read_json_list
 
-TABLES = ("captions", "metadata", "manifest")
-KINDS = ("jsonl", "csv", "tsv")
+TABLES = frozenset(
+    f"{stem}.{kind}"
+    for stem in ("captions", "metadata", "manifest")
+    for kind in ("jsonl", "csv", "tsv")
+) | {"captions.json"}
+"""In any case. Another JSON file may be about anything."""
 FILE_KEYS = ("file", "file_name", "filename", "path", "image", "image_path")
 CAPTION_KEYS = ("caption", "text", "prompt")
 LONGEST_RECORD = 50
@@ -30,29 +45,75 @@ class CaptionRow:
     """What a table says of one image."""
 
     line: int
+    """From 1; of a JSON list the number of the entry."""
     file: str = ""
-    """Relative to the folder; empty where the line names none."""
+    """Relative to the given folder, with `/`; empty where the line names none."""
     caption: str | None = None
     split: str | None = None
+    """`train`, `val` or `test`."""
     source_id: str | None = None
     problem: str = ""
     """Why the line cannot be used."""
+    table: str = ""
+    """The table's name, relative to the given folder."""
+
+
+class Captions:
+    """Lines by the image that they name, however its accents are put together."""
+
+    def __init__(self, rows: Sequence[CaptionRow]) -> None:
+        self._rows = rows
+        self._by_name = {_composed(row.file): row for row in rows if row.file}
+        # Two files may differ in nothing but that.
+        self._by_name |= {row.file: row for row in rows if row.file}
+
+    def find(self, name: str) -> CaptionRow:
+        """The line of the image `name`, or one that says nothing."""
+        return self._by_name.get(name) or self._by_name.get(_composed(name)) or CaptionRow(0)
+
+    def unmatched(self, names: Iterable[str]) -> list[CaptionRow]:
+        """Lines that belong to none of the images `names`."""
+        there = set(map(_composed, names))
+        return [row for row in self._rows if _composed(row.file) not in there]
+
+
+def _composed(name: str) -> str:
+    """As one path is written on every system: macOS takes letters and accents apart."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 def caption_table(folder: str) -> tuple[str | None, list[CaptionRow]]:
-    """The location of the folder's table, where it has one, and every line of it.
+    """The location of the folder's own table, where it has one, and every line of it.
 
-    Raises OpenError for two tables, and for one whose columns have no names.
+    Raises OpenError for two tables, and for one that cannot be read as one.
     """
-    there = {entry.name for entry in list_folder(folder) if not entry.is_folder}
-    names = [name for stem in TABLES for kind in KINDS if (name := f"{stem}.{kind}") in there]
-    if len(names) > 1:
-        raise OpenError(f"{folder} has {' and '.join(names)}: keep one")
+    there = [entry.name for entry in list_folder(folder) if not entry.is_folder]
+    names = [name for name in there if _is_table(name)]
     if not names:
         return None, []
-    place = f"{folder.rstrip('/')}/{names[0]}"
-    lines = _lines(read_bytes(place))
-    return place, _once(_jsonl_rows(lines) if place.endswith("jsonl") else _csv_rows(place, lines))
+    rows = list(_once(_rows_of(folder, names, folder)))
+    return f"{folder.rstrip('/')}/{names[0]}", rows
+
+
+def caption_tables(root: str, images: Iterable[str]) -> list[CaptionRow]:
+    """Every line of the tables in `root` and below it, of folders that `images` lie in or below.
+
+    A table names images relative to its own folder; a row's `file` is relative to `root`. Raises
+    OpenError as `caption_table` does.
+    """
+    start = len(root.rstrip("/")) + 1
+    folders = {""} | {name[:at] for name in images for at, sign in enumerate(name) if sign == "/"}
+    found: dict[str, list[str]] = {}
+    for place, entry in walk(root):
+        folder = place[start:].rpartition("/")[0]
+        if _is_table(entry.name) and folder in folders:
+            found.setdefault(folder, []).append(entry.name)
+    rows = (
+        row
+        for folder in sorted(found)
+        for row in _rows_of(f"{root.rstrip('/')}/{folder}".rstrip("/"), found[folder], root)
+    )
+    return list(_once(rows))
 
 
 def sidecar_caption(location: str) -> str | None:
@@ -83,17 +144,44 @@ def _lines(data: bytes) -> list[str]:
     return [line.rstrip("\r") for line in data.decode(kind, errors).split("\n")]
 
 
-def _once(rows: Iterator[CaptionRow]) -> list[CaptionRow]:
-    """An image named twice keeps its first line; which one was meant nobody knows."""
-    seen: dict[str, int] = {}
-    found = []
+def _is_table(name: str) -> bool:
+    return name.lower() in TABLES
+
+
+def _rows_of(folder: str, names: Sequence[str], root: str) -> Iterator[CaptionRow]:
+    """The lines of a folder's only table."""
+    if len(names) > 1:
+        raise OpenError(f"{folder} has {' and '.join(names)}: keep one")
+    place = f"{folder.rstrip('/')}/{names[0]}"
+    start = len(root.rstrip("/")) + 1
+    kind = base_name(place).rpartition(".")[2].lower()
+    rows: Iterator[CaptionRow]
+    if kind == "json":
+        rows = (_row(number, one) for number, one in enumerate(read_json_list(place), start=1))
+    elif kind == "jsonl":
+        rows = _jsonl_rows(_lines(read_bytes(place)))
+    else:
+        rows = _csv_rows(place, _lines(read_bytes(place)))
     for row in rows:
-        first = seen.setdefault(row.file, row.line) if row.file else row.line
-        if first != row.line:
-            told = f"{plain(row.file)} is named already in line {first}"
+        row = replace(row, table=place[start:])
+        if row.file:
+            try:
+                row = replace(row, file=join(folder, row.file)[start:])
+            except OpenError as error:
+                row = replace(row, file="", problem=row.problem or f"{plain(row.file)} {error}")
+        yield row
+
+
+def _once(rows: Iterable[CaptionRow]) -> Iterator[CaptionRow]:
+    """An image named twice keeps its first line; which one was meant nobody knows."""
+    seen: dict[str, CaptionRow] = {}
+    for row in rows:
+        first = seen.setdefault(row.file, row) if row.file else row
+        if first is not row:
+            where = "" if first.table == row.table else f" of {first.table}"
+            told = f"{plain(row.file)} is named already in line {first.line}{where}"
             row = replace(row, problem=told, file="")
-        found.append(row)
-    return found
+        yield row
 
 
 def _jsonl_rows(lines: Sequence[str]) -> Iterator[CaptionRow]:
@@ -157,21 +245,29 @@ def _csv_record(lines: Sequence[str], at: int, sign: str) -> tuple[list[str], in
 
 
 def _row(line: int, record: dict[str, Any]) -> CaptionRow:
-    name = next((record[key] for key in FILE_KEYS if record.get(key)), None)
+    name = _told(record, FILE_KEYS)
     if not isinstance(name, str):
         return CaptionRow(line, problem=f"no image is named (one of {', '.join(FILE_KEYS)})")
-    caption = next((record[key] for key in CAPTION_KEYS if record.get(key)), None)
-    split, source_id = record.get("split") or None, record.get("source_id") or None
-    problem = ""
-    if any("\ud800" <= sign <= "\udfff" for value in record.values() for sign in str(value)):
-        problem = "the text is not UTF-8"
-    elif split is not None and split not in SPLITS:
-        problem = f"split is {split!r}, not one of {', '.join(SPLITS)}"
-    return CaptionRow(
-        line,
-        file=name.removeprefix("./"),
-        caption=str(caption).strip() if caption else None,
-        split=split,
-        source_id=str(source_id) if source_id else None,
-        problem=problem,
+    caption, told, source_id = (
+        None if value is None else str(value).strip()
+        for value in (_told(record, names) for names in (CAPTION_KEYS, ("split",), ("source_id",)))
     )
+    split = split_of(told) if told else None
+    problem = ""
+    texts = (name, caption or "", told or "", source_id or "")
+    if any("\ud800" <= sign <= "\udfff" for text in texts for sign in text):
+        problem = "the text is not UTF-8"
+    elif told and split is None:
+        problem = f"split is {told!r}, not one of {', '.join(SPLITS)}"
+    return CaptionRow(line, name, caption, split, source_id, problem)
+
+
+def _told(record: dict[str, Any], names: Sequence[str]) -> Any:
+    """What the first filled one of the columns says, of a list its first entry; or None."""
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if value not in (None, ""):
+            return value
+    return None

@@ -4,6 +4,9 @@ Within a class a picture is kept where it comes first and left out afterwards, s
 image that is also a test image stays in the test set only. Across the classes both stay: a fake
 that looks like a real image was probably made from it, and takes its `source_id`.
 
+A blank picture (`unigendet.data.hashing.is_blank`) is left out where it comes again, and tells
+nothing else: videos that all begin in black are not one source.
+
 "The same" is equal pixels, or perceptual hashes that differ in at most `distance` of 64 bits. Near
 pairs are found by banding: hashes that differ in at most d bits agree in one of d + 1 pieces.
 """
@@ -33,10 +36,10 @@ class Duplicates:
     same_as: Ints
     """(N,): the image that stays in place of this one, or -1 where this one stays."""
     linked: Ints
-    """(L, 2): pairs of a fake and a real image that stay and look the same."""
+    """(L, 2): pairs of a fake and a real image that stay and look the same, not blank."""
     group: Ints
     """(N,): the first image of this one's group. A group is what may not be torn apart: images of
-    one source, pictures that are the same, and what is linked to them."""
+    one source, pictures that are the same and not blank, and what is linked to them."""
 
 
 def find_duplicates(
@@ -44,6 +47,7 @@ def find_duplicates(
     hashes: NDArray[np.uint64],
     fake: NDArray[np.bool_],
     sources: Sequence[str],
+    blank: NDArray[np.bool_],
     *,
     distance: int,
 ) -> Duplicates:
@@ -54,6 +58,7 @@ def find_duplicates(
         hashes: perceptual hashes, (N,).
         fake: class of each image, (N,).
         sources: source_id of each image.
+        blank: whether each image shows next to nothing, (N,).
         distance: bits that two hashes of one picture may differ in; 0 compares pixels only.
     """
     if not 0 <= distance <= MAX_DISTANCE:
@@ -62,7 +67,9 @@ def find_duplicates(
     if distance:
         links = _near(hashes, fake, same_as, distance)
         linked = np.unique(np.concatenate([linked, links]), axis=0)
+    linked = linked[~blank[linked].any(axis=1)]
     again = np.flatnonzero(same_as >= 0)
+    again = again[~(blank[again] | blank[same_as[again]])]
     first_of_source: dict[str, int] = {}
     by_source = [first_of_source.setdefault(name, place) for place, name in enumerate(sources)]
     pairs = np.concatenate(

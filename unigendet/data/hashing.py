@@ -1,4 +1,5 @@
-"""Two fingerprints of a picture: of its exact pixels, and of what it looks like."""
+"""Two fingerprints of a picture: of its exact pixels, and of what it looks like, if it shows
+anything."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from PIL import Image
 SIDE = 32
 """Pixels of the grey miniature that the perceptual hash is taken of."""
 BITS = 64
+BLANK_LEVELS, BLANK_SHARE = 4, 0.95
+"""A picture is blank where so large a share of it is within so many of 255 grey levels of its
+median: a black frame, a white margin, also with noise or with a bit of something in a corner."""
 
 
 def pixel_sha256(image: NDArray[np.uint8]) -> str:
@@ -31,6 +35,14 @@ def perceptual_hash(image: NDArray[np.uint8]) -> int:
     lowest = waves[_ROWS, _COLUMNS].round(6)
     bits = lowest > np.median(lowest)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def is_blank(image: NDArray[np.uint8]) -> bool:
+    """Whether (H, W, 3) shows next to nothing, so that neither its pixels nor its perceptual hash
+    tell where it comes from."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.int16)
+    same = np.abs(grey - np.median(grey)) <= BLANK_LEVELS
+    return bool(same.mean() >= BLANK_SHARE)
 
 
 def _cosines(count: int) -> NDArray[np.float64]:

@@ -63,7 +63,8 @@ def hashed_split(source_id: str, shares: Mapping[str, float], *, seed: int) -> s
     """
     if abs(sum(shares.values()) - 1.0) > 1e-6 or min(shares.values()) < 0:
         raise ValueError(f"the splits' shares must be at least 0 and sum to 1, got {dict(shares)}")
-    digest = hashlib.sha256(f"{seed}:{source_id}".encode()).digest()
+    # A text that is not UTF-8 has a split as well: it is the first pass that tells of it.
+    digest = hashlib.sha256(f"{seed}:{source_id}".encode(errors="surrogatepass")).digest()
     point = int.from_bytes(digest[:8], "big") / 2**64
     upper, chosen = 0.0, ""
     for split, share in shares.items():

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from unigendet.data.encoding import PNG, Encoding
-from unigendet.data.hashing import perceptual_hash, pixel_sha256
+from unigendet.data.hashing import is_blank, perceptual_hash, pixel_sha256
 from unigendet.data.manifest import ShardEntry
 from unigendet.data.whole_file import WholeFile
 from unigendet.types import Sample
@@ -36,6 +36,8 @@ class EncodedSample:
     height: int
     pixel_sha256: str
     perceptual_hash: int
+    blank: bool
+    """Whether there is next to nothing to see (`unigendet.data.hashing`)."""
 
     @property
     def key(self) -> str:
@@ -58,14 +60,26 @@ def encode(sample: Sample, encoding: Encoding = PNG) -> EncodedSample:
         raise ValueError(
             f"sample {sample.key}: fake={sample.fake} does not fit generator={sample.generator!r}"
         )
+    fields = {name: getattr(sample, name) for name in SAMPLE_FIELDS}
+    if broken := [name for name, value in fields.items() if not _is_utf8(value)]:
+        raise ValueError(
+            f"sample {sample.key}: the text of {' and '.join(broken)} is not UTF-8 (a half of a "
+            r"pair such as \ud83d, or bytes of another encoding)"
+        )
     return EncodedSample(
-        fields={name: getattr(sample, name) for name in SAMPLE_FIELDS},
+        fields=fields,
         image=encoding.encode(image),
         width=image.shape[1],
         height=image.shape[0],
         pixel_sha256=pixel_sha256(image),
         perceptual_hash=perceptual_hash(image),
+        blank=is_blank(image),
     )
+
+
+def _is_utf8(value: object) -> bool:
+    """Whether it can be written; True for what is no text."""
+    return not isinstance(value, str) or not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 class Tar:

@@ -90,6 +90,10 @@ class GanConfig:
             raise ValueError(f"GanConfig.scale must be 2, 4 or 8, got {self.scale}")
 
 
+VQAR_CELLS = 64
+"""Rows, and columns, of cells that the prior of `vqar` has positions for."""
+
+
 @dataclass(frozen=True, slots=True)
 class VqarConfig:
     """A finite-scalar-quantised autoencoder and an autoregressive transformer over its codes.
@@ -121,6 +125,15 @@ class VqarConfig:
         if self.prior_width % 32:
             raise ValueError(
                 f"VqarConfig.prior_width must be a multiple of 32, got {self.prior_width}"
+            )
+
+    def check_side(self, side: int) -> None:
+        """Raise ValueError where images of `side` pixels have more cells than positions."""
+        if side > VQAR_CELLS * self.patch:
+            raise ValueError(
+                f"family vqar takes images of at most {VQAR_CELLS * self.patch} pixels with "
+                f"patches of {self.patch} ({VQAR_CELLS} x {VQAR_CELLS} of them), not of {side}: "
+                "make vqar.patch larger or the images smaller"
             )
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unigendet.forgeries.blocks import ResidualBlock
-from unigendet.forgeries.config import VqarConfig
+from unigendet.forgeries.config import VQAR_CELLS, VqarConfig
 from unigendet.forgeries.family import (
     Family,
     Progress,
@@ -79,7 +79,7 @@ class CodePrior(nn.Module):
         self.levels, self.dims = config.levels, config.code_dims
         self.palette = nn.Linear(6, width)
         self.around = nn.Linear(3 * config.code_dims, width)
-        self.rows, self.columns = nn.Embedding(64, width), nn.Embedding(64, width)
+        self.rows, self.columns = (nn.Embedding(VQAR_CELLS, width) for _ in range(2))
         layer = nn.TransformerEncoderLayer(
             width, width // 32, 3 * width, dropout=0.0, activation="gelu", batch_first=True,
             norm_first=True,
@@ -143,6 +143,7 @@ class VqarFamily(Family):
         progress: Progress = no_progress,
     ) -> float:
         check_images(images, captions, self.config.patch)
+        self.config.check_side(max(images.shape[2:]))
         total = self.config.fit_codes.steps + self.config.fit_prior.steps
 
         filters = texture_filters(seed, images)

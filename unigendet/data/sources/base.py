@@ -10,6 +10,8 @@ from typing import Protocol
 from unigendet.data.benchmarks.base import BenchmarkItem
 from unigendet.types import Sample
 
+CAPTIONS_FROM = ("table", "text file", "file name")
+
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
@@ -27,6 +29,8 @@ class SourceItem:
     """Which square cut from the picture; 0 is the picture as its rule brings it to size."""
     caption: str | None = None
     """None where the source measures the caption on the pixels."""
+    caption_from: str = ""
+    """One of `CAPTIONS_FROM`, where the source looks for captions in all of these."""
     problem: str = ""
     """Why it cannot be used, where the list shows that already: then it is not read."""
     drawn: bool = False

@@ -7,10 +7,12 @@
       a/cat.txt          a caption of its own, where no table names the image
 
 The table may also be called metadata or manifest, and be a .tsv; `caption_tables` has its columns.
-Without any of these the caption is the file's name, its signs turned to spaces. An image's split is
-the table's, else its first folder where that is called train, val or test, else drawn from
-`source_id` by hashing. Images that are views of one thing should share a `source_id`, as the
-`crops` of one picture do. The folder may be a URI.
+A folder below may have a table of its own, which names images from there on
+(`train/metadata.jsonl`). Without any of these the caption is the file's name, its signs turned to
+spaces. An image's split is the table's, else its first folder where that is called train, val or
+test in any usual spelling (`split_of`), else drawn from `source_id` by hashing. Images that are
+views of one thing should share a `source_id`, as the `crops` of one picture do. The folder may be
+a URI.
 """
 
 from __future__ import annotations
@@ -20,18 +22,24 @@ from pathlib import Path
 
 import numpy as np
 
-from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Skipped
+from unigendet.data.benchmarks.base import REAL, BenchmarkItem, Skipped, split_of
 from unigendet.data.benchmarks.files import ImageFile, image_files
 from unigendet.data.benchmarks.labels import folder_of_fakes
 from unigendet.data.benchmarks.samples import read_picture, to_sample
-from unigendet.data.caption_tables import CaptionRow, caption_table, name_caption, sidecar_caption
+from unigendet.data.caption_tables import (
+    CaptionRow,
+    Captions,
+    caption_tables,
+    name_caption,
+    sidecar_caption,
+)
 from unigendet.data.degradations import draws
 from unigendet.data.image_header import SUFFIXES
 from unigendet.data.opener import OpenError, base_name, is_folder, location
 from unigendet.data.plain_text import plain
 from unigendet.data.sources.base import SourceItem
 from unigendet.data.sources.stored import check_settings, source_item, unusable
-from unigendet.data.splits import SPLITS, hashed_split
+from unigendet.data.splits import hashed_split
 from unigendet.data.transforms import FITS
 from unigendet.types import Sample
 
@@ -76,17 +84,14 @@ class ImageFolder:
         return base_name(self._root)
 
     def items(self) -> list[SourceItem]:
-        table, rows = caption_table(self._root)
         found = sorted(image_files(self._root, skip=_NO_IMAGES), key=lambda file: file.name)
         if not found:
             raise ValueError(f"{self.folder} holds no images ({', '.join(sorted(SUFFIXES))})")
-        by_name = {row.file: row for row in rows if row.file}
-        pictures = [self._item(file, by_name.get(file.name, CaptionRow(0))) for file in found]
+        names = [file.name for file in found]
+        captions = Captions(caption_tables(self._root, names))
+        pictures = [self._item(file, captions.find(file.name)) for file in found]
         items = [crop for picture in pictures for crop in self._crops(picture)]
-        if table is not None:
-            names = {file.name for file in found}
-            items += [self._unused(table, row) for row in rows if row.file not in names]
-        return items
+        return items + [self._unused(row) for row in captions.unmatched(names)]
 
     def _item(self, file: ImageFile | Skipped, row: CaptionRow) -> SourceItem:
         if fakes := folder_of_fakes(file.name.split("/")[:-1], base_name(self._root)):
@@ -97,19 +102,22 @@ class ImageFolder:
             )
         place = f"{self._root}/{file.name}" if isinstance(file, Skipped) else file.location
         caption, problem = row.caption, row.problem
+        caption_from = "table"
+        # What a line says that cannot be used is not used in part.
+        source_id = "" if problem else row.source_id
         if isinstance(file, Skipped):
             problem = file.reason
         elif not file.name_is_utf8:
             problem = "the file's name is not UTF-8"
         elif problem:
-            problem = f"line {row.line} of the captions: {problem}"
+            problem = f"line {row.line} of {row.table}: {problem}"
         elif not caption:
             try:
-                caption = sidecar_caption(place)
+                caption, caption_from = sidecar_caption(place), "text file"
             except OpenError as error:
                 problem = str(error)
-        source_id = row.source_id or f"{self.domain}/{file.name}"
-        told = row.split if row.split in SPLITS else _first_folder(file.name)
+        source_id = source_id or f"{self.domain}/{file.name}"
+        told = row.split or _first_folder(file.name)
         return source_item(
             BenchmarkItem(
                 place,
@@ -123,6 +131,7 @@ class ImageFolder:
             ),
             problem,
             drawn=not told,
+            caption_from=caption_from if caption else "file name",
         )
 
     def _crops(self, item: SourceItem) -> list[SourceItem]:
@@ -130,10 +139,10 @@ class ImageFolder:
         more = range(1, 1 if item.problem else self.crops)
         return [item, *(replace(item, key=f"{item.key}-{crop}", crop=crop) for crop in more)]
 
-    def _unused(self, table: str, row: CaptionRow) -> SourceItem:
-        """A line of the table that no image belongs to."""
-        name = f"{base_name(table)}-line-{row.line}"
+    def _unused(self, row: CaptionRow) -> SourceItem:
+        """A line of a table that no image belongs to."""
         problem = row.problem or f"there is no image {row.file!a}"
+        table, name = f"{self._root.rstrip('/')}/{row.table}", f"{row.table}-line-{row.line}"
         return unusable(table, name, f"line {row.line}: {problem}", self.domain)
 
     def _drawn(self, source_id: str) -> str:
@@ -157,4 +166,4 @@ class ImageFolder:
 def _first_folder(name: str) -> str:
     """The split that the first folder is called after, or nothing."""
     first, _, below = name.partition("/")
-    return first if below and first in SPLITS else ""
+    return (split_of(first) if below else None) or ""

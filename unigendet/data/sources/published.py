@@ -15,6 +15,7 @@ from unigendet.data.benchmarks.registry import find_benchmark
 from unigendet.data.benchmarks.samples import read_fitted, to_sample
 from unigendet.data.opener import location
 from unigendet.data.plain_text import plain
+from unigendet.data.source_ids import with_sources
 from unigendet.data.sources.base import SourceItem
 from unigendet.data.sources.stored import check_settings, source_item, unusable
 from unigendet.data.splits import SPLITS, hashed_split
@@ -69,7 +70,7 @@ class PublishedSet:
                 f"{self.place} holds no {kind} of {self.name}; {len(left_out)} left out{told}"
             )
         drawn = _drawn(kept)
-        items = [self._item(item, drawn) for item in kept]
+        items = [self._item(item, drawn) for item in with_sources(kept)]
         root = location(self.place)
         for number, left in enumerate(left_out):
             name = f"left-out-{number}/{left.path}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unigendet.data.benchmarks.base import REAL, BenchmarkItem
+from unigendet.data.benchmarks.files import shown_name
 from unigendet.data.sources.base import SourceItem
 from unigendet.data.transforms import FITS
 
@@ -20,7 +21,9 @@ def check_settings(fit: str, val_share: float, test_share: float) -> None:
         )
 
 
-def source_item(stored: BenchmarkItem, problem: str = "", *, drawn: bool = False) -> SourceItem:
+def source_item(
+    stored: BenchmarkItem, problem: str = "", *, drawn: bool = False, caption_from: str = ""
+) -> SourceItem:
     """An image whose place, split, source and caption are known; `drawn`: its split by hashing."""
     return SourceItem(
         key=stored.key,
@@ -28,6 +31,7 @@ def source_item(stored: BenchmarkItem, problem: str = "", *, drawn: bool = False
         split=stored.split,
         path=Path(stored.location),
         caption=stored.caption,
+        caption_from=caption_from,
         problem=problem,
         drawn=drawn,
         stored=stored,
@@ -36,6 +40,7 @@ def source_item(stored: BenchmarkItem, problem: str = "", *, drawn: bool = False
 
 def unusable(place: str, name: str, problem: str, domain: str) -> SourceItem:
     """What is listed and cannot be read: a line of a table, say. Nothing else is called `name`."""
+    place, name = shown_name(place), shown_name(name)
     source_id = f"{domain}/{name}"
     stored = BenchmarkItem(place, name, False, REAL, "train", "", source_id=source_id)
     return source_item(stored, problem)
