@@ -88,6 +88,18 @@ def test_a_cut_or_false_tar_is_told(tmp_path: Path) -> None:
     assert all("damaged" in reason or "cut off" in reason for reason in skipped(found).values())
 
 
+def test_a_tar_cut_within_a_caption_keeps_what_is_before_it(tmp_path: Path) -> None:
+    members = {"0.jpg": picture("0", "JPEG"), "0.txt": b"first"}
+    members |= {"1.jpg": picture("1", "JPEG"), "1.txt": b"x" * 3000}
+    path = write_tar(tmp_path / "0.tar", members)
+    with tarfile.open(path) as tar:
+        begins = tar.getmember("1.txt").offset_data
+    path.write_bytes(path.read_bytes()[: begins + 1000])
+    found = check("laion", tmp_path)
+    assert counts(found) == {"laion": (1, 0)}
+    assert "its caption" in skipped(found)["0.tar#1.jpg"]
+
+
 def test_pipes_and_unknown_schemes_are_not_opened(tmp_path: Path) -> None:
     for place in ("pipe:touch OWNED", "ssh://host/x", "zip://a::file:///b.zip"):
         result = run("check", "laion", place)

@@ -118,13 +118,19 @@ def _tar(location: str, name: str) -> Iterator[Found]:
 
 def _sample(location: str, name: str, members: list[TarMember]) -> Iterator[Found]:
     texts = {_ending(member): member for member in members if _ending(member) in _TEXTS}
-    caption = ""
+    caption, problem = "", ""
     for kind in _TEXTS:
         if kind in texts and not caption and texts[kind].span.size <= _MAX_TEXT:
-            caption = _caption(texts[kind].span.read(location), kind)
+            try:
+                caption = _caption(texts[kind].span.read(location), kind)
+            except OpenError as error:
+                problem = f"its caption: {str(error).removeprefix(f'{location}: ')}"
     for member in members:
-        if _ending(member) in SUFFIXES:
-            yield _real(location, f"{name}#{member.name}", caption, member.span)
+        own = f"{name}#{member.name}"
+        if _ending(member) in SUFFIXES and problem and not caption:
+            yield Skipped(own, problem)
+        elif _ending(member) in SUFFIXES:
+            yield _real(location, own, caption, member.span)
 
 
 def _caption(data: bytes, kind: str) -> str:
