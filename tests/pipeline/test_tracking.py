@@ -36,9 +36,9 @@ def test_structure(workspace: Path) -> None:
         _write(context)
 
     subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    subprocess.run(["git", "add", "--all"], cwd=workspace, check=True)
     identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
-    commit = ["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"]
-    subprocess.run(commit, cwd=workspace, check=True)
+    subprocess.run(["git", *identity, "commit", "-q", "-m", "x"], cwd=workspace, check=True)
     assert run_stage("shard", work, workspace) == 0
     (workspace / "outputs" / "generator").mkdir()
     assert run_stage("forge", _write, workspace) == 0

@@ -40,9 +40,10 @@ def perceptual_hash(image: NDArray[np.uint8]) -> int:
 def is_blank(image: NDArray[np.uint8]) -> bool:
     """Whether (H, W, 3) shows next to nothing, so that neither its pixels nor its perceptual hash
     tell where it comes from."""
-    grey = np.asarray(Image.fromarray(image).convert("L"), dtype=np.int16)
-    same = np.abs(grey - np.median(grey)) <= BLANK_LEVELS
-    return bool(same.mean() >= BLANK_SHARE)
+    counts = np.array(Image.fromarray(image).convert("L").histogram())
+    median = int(np.searchsorted(counts.cumsum(), counts.sum() / 2))
+    near = counts[max(0, median - BLANK_LEVELS) : median + BLANK_LEVELS + 1]
+    return bool(near.sum() >= BLANK_SHARE * counts.sum())
 
 
 def _cosines(count: int) -> NDArray[np.float64]:
