@@ -36,7 +36,8 @@ def test_structure(workspace: Path) -> None:
         _write(context)
 
     subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
-    subprocess.run(["git", "add", "--all"], cwd=workspace, check=True)
+    code = ["stages", "pipeline", "unigendet", "params.yaml"]
+    subprocess.run(["git", "add", *code], cwd=workspace, check=True)
     identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
     subprocess.run(["git", *identity, "commit", "-q", "-m", "x"], cwd=workspace, check=True)
     assert run_stage("shard", work, workspace) == 0
