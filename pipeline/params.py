@@ -59,6 +59,11 @@ class Params(Section):
                 f"coevolve.{asked[0]} is auto, but sweep.enabled is false: "
                 "give every weight a number"
             )
+        if asked and not self.coevolve.joint:
+            raise ValueError(
+                f"coevolve.{asked[0]} is auto, but coevolve.joint is false, and the sweep's trials "
+                "train both tasks together: give every weight a number"
+            )
         return self
 
     @model_validator(mode="after")

@@ -98,6 +98,7 @@ def _budget(**later: float) -> Raw:
         (_set("coevolve", "fresh_share", 1.5), ["`coevolve.fresh_share`", "equal to 1", "1.5"]),
         (_set("coevolve", "fresh_share", 0), ["`coevolve`", "fresh_fakes (96)", "go together"]),
         (_set("coevolve", "fresh_fakes", 0), ["`coevolve`", "fresh_share (0.1)", "both to 0"]),
+        (_set("coevolve", "joint", False), ["coevolve.flow_weight is auto", "joint is false"]),
         (_set("coevolve", "matrix_images", 11), ["`coevolve`", "matrix_images", "least 12", "11"]),
         (_set("coevolve", "matrix_images", -1), ["`coevolve.matrix_images`", "equal to 0"]),
         (_set("coevolve", "teacher", "forzen"), ["`coevolve.teacher`", "'frozen'"]),
