@@ -47,7 +47,7 @@ evaluation image is ever also a training image."""
 def shard(ctx: StageContext) -> None:
     """Write the sets of `SETS`, the tokenizer and pictures of them into `ctx.out`."""
     params = ctx.params
-    source = open_source(params.data, seed=ctx.seed, root=persistent_root(ctx.workspace))
+    source = open_source(params.data, root=persistent_root(ctx.workspace))
     everyday = EverydayPhotographs(tile=params.data.image_size, crops=params.data.everyday_crops)
     with ctx.ray("ray.data"):
         ctx.mark_started()
@@ -156,7 +156,7 @@ def _read_all(ctx: StageContext, orders: Sequence[PartOrder], total: int) -> Non
         ctx.log(f"{reused} of {len(orders)} parts were finished by an earlier attempt")
 
 
-def open_source(data: DataSection, *, seed: int, root: Path) -> Source:
+def open_source(data: DataSection, *, root: Path) -> Source:
     """The source that the parameters name. A folder that is not absolute lies below `root`."""
     if data.source != "blue_marble":
         place = location(data.folder)
@@ -168,7 +168,7 @@ def open_source(data: DataSection, *, seed: int, root: Path) -> Source:
             image_size=data.image_size,
             val_share=data.val_share,
             test_share=data.test_share,
-            seed=seed,
+            seed=data.split_seed,
             fit=data.fit,
             crops=data.crops,
         )

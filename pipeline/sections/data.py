@@ -52,6 +52,9 @@ class DataSection(Section):
     val_share: Fraction
     test_share: Fraction
     """Not Blue Marble: shares of the sources that nothing puts into a split."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Not Blue Marble: draws those splits, and the `crops`. Apart from the experiment's `seed`, or
+    runs of several seeds would be tested on different images, and on ones they were tuned on."""
     image_size: Count
     fit: Literal["square", "stretch", "within"]
     """Not Blue Marble: the centre square, the whole picture pressed into a square, or the whole

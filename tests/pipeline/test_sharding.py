@@ -72,16 +72,16 @@ def test_an_empty_set_is_refused() -> None:
 
 def test_params_open_the_sources(tmp_path: Path) -> None:
     data = load_params(ROOT / "params.yaml").data
-    assert open_source(data, seed=0, root=ROOT) == BlueMarble(first_column=data.first_column)
+    assert open_source(data, root=ROOT) == BlueMarble(first_column=data.first_column)
     folder = data.model_copy(update={"source": "folder", "folder": str(tmp_path)})
     wanted = ImageFolder(tmp_path, 64, 0.1, 0.1, 3, crops=4)
-    folder = folder.model_copy(update={"crops": 4})
-    assert open_source(folder, seed=3, root=ROOT) == wanted
+    folder = folder.model_copy(update={"crops": 4, "split_seed": 3})
+    assert open_source(folder, root=ROOT) == wanted
     # Relative: from the repository, wherever the stage runs.
     relative = folder.model_copy(update={"folder": tmp_path.name})
     by_uri = folder.model_copy(update={"folder": tmp_path.as_uri()})
-    assert open_source(by_uri, seed=3, root=ROOT) == wanted
-    assert open_source(relative, seed=3, root=tmp_path.parent) == wanted
+    assert open_source(by_uri, root=ROOT) == wanted
+    assert open_source(relative, root=tmp_path.parent) == wanted
 
 
 def test_every_image_is_written_once_as_the_source_reads_it(tmp_path: Path) -> None:

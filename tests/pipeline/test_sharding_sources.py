@@ -50,7 +50,7 @@ def source(name: str, place: object, **values: object) -> Source:
     named = {"source": name, "folder": str(place), "image_size": 32, "train_stride": 32}
     shares = {"val_share": 0.2, "test_share": 0.2, "fit": "square"}
     checked = type(data).model_validate(data.model_dump() | named | shares | values)
-    return open_source(checked, seed=0, root=ROOT)
+    return open_source(checked, root=ROOT)
 
 
 def encoded(seed: int, kind: str = "PNG") -> bytes:
