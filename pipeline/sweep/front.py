@@ -4,8 +4,9 @@ Two objectives: the AUROC on validation fakes of the `val` families (higher is b
 generator's distance to validation tiles (lower is better). Trials that ASHA stopped early have
 neither, and are on no front. The rule is `RULE`. It asks for AUROC first, since a detector that
 lost its eye teaches the generator nothing, but does not let chance decide: differences within the
-noise between seeds count as none. Noise is measured and not assumed: the first guess is trained
-again with other seeds (`sweep.repeats`), and its standard deviation in each objective is one noise.
+noise between seeds count as none, so that a trial that another one beats by less may still be the
+best. Noise is measured and not assumed: the first guess is trained again with other seeds
+(`sweep.repeats`), and its standard deviation in each objective is one noise.
 Two or three runs give it roughly; with `repeats: 0` it counts as 0, so that the best AUROC wins,
 and of equal AUROCs the least distance.
 """
@@ -23,10 +24,11 @@ from pipeline.loss_weights import AlignmentWeights
 Status = Literal["finished", "stopped", "failed"]
 RULE = (
     "On the front are the trials trained to their end that no other one matches or beats in both "
-    "objectives. Those of them whose AUROC is within one noise of the best AUROC stay; of these, "
-    "those whose distance is within one noise of the least distance count as equal, and of the "
-    "equal ones the weights nearest to the first guess, the middle of all ranges, are the best. "
-    "One noise is the standard deviation between runs of the first guess with different seeds"
+    "objectives. Of these, and of those that are behind by noise alone: the trials whose AUROC is "
+    "within one noise of the best AUROC stay; of them, those whose distance is within one noise of "
+    "the least distance count as equal, and of the equal ones the weights nearest to the first "
+    "guess, the middle of all ranges, are the best. One noise is the standard deviation between "
+    "runs of the first guess with different seeds"
 )
 
 
@@ -70,12 +72,17 @@ class Noise:
     runs: int
 
 
+def finished(trials: Sequence[Trial]) -> list[Trial]:
+    """The searched trials that were trained to their end."""
+    return [trial for trial in trials if trial.status == "finished" and not trial.repeat]
+
+
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
     """The searched, finished trials that no other one matches or beats; nearest generator first.
 
     Of trials with equal objectives all stay.
     """
-    full = [trial for trial in trials if trial.status == "finished" and not trial.repeat]
+    full = finished(trials)
     front = [one for one in full if not any(_beats(other, one) for other in full)]
     return sorted(front, key=lambda trial: (trial.objectives[1], trial.number))
 
@@ -93,16 +100,16 @@ def noise_between_seeds(trials: Sequence[Trial]) -> Noise:
 
 
 def choose(
-    front: Sequence[Trial], noise: Noise, from_the_middle: Callable[[AlignmentWeights], float]
+    trials: Sequence[Trial], noise: Noise, from_the_middle: Callable[[AlignmentWeights], float]
 ) -> Trial:
-    """The best of a front by `RULE`; of equally near ones the earliest.
+    """The best by `RULE`, of equally near ones the earliest. At least one trial has finished.
 
     Args:
-        front: at least one trial, as `pareto_front` gives them.
         from_the_middle: how far weights are from the first guess.
     """
-    best = max(trial.objectives[0] for trial in front)
-    seeing = [t for t in front if _at_most(best - t.objectives[0], noise.auroc)]
+    full = finished(trials)
+    best = max(trial.objectives[0] for trial in full)
+    seeing = [t for t in full if _at_most(best - t.objectives[0], noise.auroc)]
     least = min(trial.objectives[1] for trial in seeing)
     equal = [t for t in seeing if _at_most(t.objectives[1] - least, noise.distance)]
     return min(equal, key=lambda trial: (from_the_middle(trial.weights), trial.number))
@@ -110,7 +117,7 @@ def choose(
 
 def finished_or_raise(trials: Sequence[Trial]) -> None:
     """Raise ValueError with the trials' errors where no searched trial reached its end."""
-    if any(trial.status == "finished" and not trial.repeat for trial in trials):
+    if finished(trials):
         return
     told = "\n  ".join(f"trial {t.number}: {t.error or t.status}" for t in trials)
     raise ValueError(f"no trial of the sweep reached its end:\n  {told}")

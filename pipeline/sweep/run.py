@@ -68,10 +68,10 @@ def sweep(ctx: StageContext) -> None:
     report_trials(ctx.run, trials, order.scratch)
     finished_or_raise(trials)
     front, noise = pareto_front(trials), noise_between_seeds(trials)
-    best = choose(front, noise, partial(from_the_middle, section=section))
+    best = choose(trials, noise, partial(from_the_middle, section=section))
     auroc, distance = best.objectives
     ctx.log(
-        f"best: trial {best.number} of the {len(front)} on the front, AUROC {auroc:.4f} (noise "
+        f"best: trial {best.number} ({len(front)} on the front), AUROC {auroc:.4f} (noise "
         f"{noise.auroc:.4f}), {section.distance.measure} {distance:.4f} (noise "
         f"{noise.distance:.4f}), {best.weights}"
     )

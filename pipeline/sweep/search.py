@@ -36,7 +36,9 @@ def run_search(section: SweepSection, seed: int, trainable: Any, folder: Path) -
     space = search_space(section)
     if tune.Tuner.can_restore(kept):
         print("[sweep] going on with the trials of the interrupted sweep", flush=True)
-        tuner = tune.Tuner.restore(kept, trainable, param_space=space)
+        # Without `resume_errored` a trial that failed for want of memory or disk would fail again
+        # at once, whatever was mended.
+        tuner = tune.Tuner.restore(kept, trainable, resume_errored=True, param_space=space)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _NOTES).write_text("", encoding="utf-8")

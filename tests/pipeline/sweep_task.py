@@ -18,13 +18,13 @@ from pipeline.sweep.search import run_search
 
 PROGRESS = [1.0, 2.0, 0.5, 0.9, 5.0]
 """ASHA's scalar by number of trial; the last is a repeat, and so is `DIES`, which tells none."""
-WAITS, DIES = 2, 5
+FAILS_AT_FIRST, WAITS, DIES = 1, 2, 5
 
 
 def toy(config: dict[str, Any], home: Path) -> None:
     """Two rungs and an end; `WAITS` does not pass its first rung until there is a file `go`.
 
-    `DIES` is killed before it reports, as for want of memory.
+    `FAILS_AT_FIRST` fails until then, as on a disk that is full. `DIES` is killed before it reports, as for want of memory.
     """
     from ray import tune
 
@@ -33,6 +33,8 @@ def toy(config: dict[str, Any], home: Path) -> None:
         file.write(f"{number}\n")
     if number == DIES:
         os.kill(os.getpid(), signal.SIGKILL)
+    if number == FAILS_AT_FIRST and not (home / "go").exists():
+        raise OSError("No space left on device")
     found: dict[str, Any] = {"progress": PROGRESS[number], "auroc": None, "distance": None}
     for steps in (2, 4):
         tune.report({**found, "steps": steps})

@@ -44,7 +44,7 @@ def trial(
 
 def chosen(trials: list[Trial], noise: Noise) -> int:
     section_away = partial(from_the_middle, section=SECTION)
-    return choose(pareto_front(trials), noise, section_away).number
+    return choose(trials, noise, section_away).number
 
 
 def test_the_front_holds_what_nothing_else_matches_or_beats() -> None:
@@ -108,6 +108,22 @@ def test_within_the_noise_of_both_the_weights_nearest_to_the_first_guess_win() -
     assert chosen(trials, Noise(0.02, 0.02, 3)) == 0
     assert chosen(trials, Noise(0.02, 0.006, 3)) == 2
     assert chosen(trials, Noise(0.02, 0.001, 3)) == 1
+
+
+def test_a_trial_that_is_beaten_by_noise_alone_may_be_the_best() -> None:
+    trials = [trial(0, 0.900, 0.100, weights=MIDDLE), trial(1, 0.901, 0.099)]
+    assert [one.number for one in pareto_front(trials)] == [1]
+    assert chosen(trials, Noise(0.02, 0.02, 3)) == 0
+    assert chosen(trials, Noise(0.0, 0.0, 0)) == 1
+
+
+def test_what_did_not_finish_and_what_is_a_repeat_is_never_the_best() -> None:
+    trials = [
+        trial(0, 0.9, 0.1),
+        trial(1, status="stopped", weights=MIDDLE),
+        trial(2, 0.99, 0.01, repeat=1, weights=MIDDLE),
+    ]
+    assert chosen(trials, Noise(0.5, 0.5, 2)) == 0
 
 
 def test_a_sweep_without_a_finished_trial_tells_every_error() -> None:
