@@ -82,6 +82,6 @@ cluster-job: $(STAMP) ## run `dvc repro` as a job of that cluster
 cluster-down: $(STAMP) ## stop that cluster
 	python -m pipeline.local_cluster down
 
-clean: ## delete saved state of interrupted stages and tool caches (outs, runs and cache stay)
-	rm -rf runs/*/ .mypy_cache .ruff_cache .pytest_cache
+clean: ## delete saved state of interrupted stages, not while one runs, and tool caches; claims and outs stay
+	rm -rf $(filter-out runs/claims/,$(wildcard runs/*/)) .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -67,6 +67,7 @@ def evaluate(ctx: StageContext) -> None:
         judged.append(_JudgedSet(f"fake/{name}", forged, home, fake=True))
         if own := given[name].only(fake=True):
             judged.append(_JudgedSet(f"given/{name}", own, home, fake=True))
+    families = read_json(ctx.inputs["forge"] / "quality.json")["families"]
     arms = _arms(ctx)
     test = list(real["test"])
     asked = [test[index % len(test)] for index in range(params.generated)]
@@ -85,7 +86,8 @@ def evaluate(ctx: StageContext) -> None:
         samples, records, perturbed = _records(ctx, judged, results)
         checked = _checked(ctx, samples)
         draws, seed = params.bootstrap, ctx.seed
-        detection = detection_table(records, draws=draws, seed=seed)
+        poor = [one["family"] for one in families if not one["distances"]["above_floor"]]
+        detection = detection_table(records, uncounted=poor, draws=draws, seed=seed)
         explanations = explanation_table(records, checked, draws=draws, seed=seed)
         curves = _robustness(ctx, records, perturbed)
     with ctx.timed("benchmarks"):
@@ -112,7 +114,7 @@ def evaluate(ctx: StageContext) -> None:
         "benchmarks": benchmarks,
         "explanations": explanation_figures(explanations, seed),
         "images": image_figures(images, seed),
-        "families": read_json(ctx.inputs["forge"] / "quality.json")["families"],
+        "families": families,
         "audit": read_json(ctx.inputs["forge"] / "audit.json"),
     }
     summary = summary_of(metrics)

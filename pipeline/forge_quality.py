@@ -12,7 +12,13 @@ from pipeline.artifacts import write_json
 from pipeline.forge_tasks import FakesBy, FamilyFakes
 from pipeline.stage import StageContext
 from unigendet.data.shards import ShardDataset
-from unigendet.forgeries.quality import FLAT, FamilyQuality, flat_colours, measure_distances
+from unigendet.forgeries.quality import (
+    FLAT,
+    LEAST_VARIETY,
+    FamilyQuality,
+    flat_colours,
+    measure_distances,
+)
 from unigendet.forgeries.roles import TRAITS, Role
 from unigendet.metrics.generation import FeatureSet
 
@@ -103,15 +109,18 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _tell(ctx: StageContext, found: FamilyQuality) -> None:
     kd = found.distances.kd
-    told = "" if found.distances.above_floor else "; BELOW the quality floor, do not count on it"
+    poor = "; BELOW the floor of quality: it counts for itself alone, not among the families"
+    told = "" if found.distances.above_floor else poor
     ctx.log(
         f"{found.family} ({found.role}): KD {kd.value:.3f} [{kd.low:.3f}, {kd.high:.3f}], "
-        f"{found.distances.relative:.2f} of flat colours' (floor {found.floor:g}){told}"
+        f"{found.distances.relative:.2f} of flat colours' (floor {found.floor:g}), variety "
+        f"{found.distances.variety:.2f} of real images' (floor {LEAST_VARIETY:g}){told}"
     )
     ctx.run.log_metrics(
         {
             f"quality/{found.family}/kd": kd.value,
             f"quality/{found.family}/relative": found.distances.relative,
+            f"quality/{found.family}/variety": found.distances.variety,
             f"quality/{found.family}/fit_seconds": found.fit_seconds,
         },
         step=0,

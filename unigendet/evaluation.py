@@ -130,11 +130,13 @@ def rows_of(
     suite: str,
     against: Against | None = None,
     repeats: Collection[str] = (),
+    uncounted: Collection[str] = (),
 ) -> Iterator[tuple[str, list[EvalRecord]]]:
     """For each family of a suite, then for `all`: the suite's reals and the family's fakes.
 
     Reals are all of the suite, or those of the generators that `against` names for the family.
-    `all` does without the records whose keys are among `repeats`: another stands for the image.
+    `all` does without the records whose keys are among `repeats`: another stands for the image; and
+    without the families `uncounted`, unless no other one is there.
     """
     chosen = [record for record in records if record.suite == suite]
     reals = [record for record in chosen if not record.fake]
@@ -149,7 +151,10 @@ def rows_of(
             ],
         )
     if len(reals) < len(chosen):
-        yield ALL, [record for record in chosen if record.key not in repeats]
+        counted = [r for r in chosen if r.key not in repeats and r.generator not in uncounted]
+        if not any(record.fake for record in counted):
+            counted = [record for record in chosen if record.key not in repeats]
+        yield ALL, counted
 
 
 def detection_row(
@@ -172,14 +177,19 @@ def detection_table(
     *,
     suites: Sequence[str] = SUITES,
     against: Against | None = None,
+    uncounted: Collection[str] = (),
     draws: int = 1000,
     seed: int = 0,
 ) -> list[DetectionRow]:
-    """Every suite's families and, last, all of them together. Suites without fakes give no row."""
+    """Every suite's families and, last, all of them together. Suites without fakes give no row.
+
+    Args:
+        uncounted: families too poor to stand among the others, see `rows_of`.
+    """
     return [
         detection_row(suite, generator, rows, draws=draws, seed=seed)
         for suite in suites
-        for generator, rows in rows_of(records, suite, against)
+        for generator, rows in rows_of(records, suite, against, uncounted=uncounted)
     ]
 
 

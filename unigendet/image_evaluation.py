@@ -147,7 +147,7 @@ def _ratios(table: DistanceTable) -> dict[str, Estimate]:
     - `reconstructed_to_untrained`, `generated_to_untrained`: plain ratios;
     - `generated_gap`: (generated - reconstructed) / (untrained - reconstructed), what is left of
       the way from an untrained generator to the autoencoder's own limit;
-    - `diga_change`: generated - generated before DIGA, below 0 where DIGA helped.
+    - `diga_change`: generated - generated before the last DIGA phase.
     """
 
     def related(values: Mapping[str, float | Floats], name: str) -> float | Floats:

@@ -64,6 +64,9 @@ def collect(workspace: Path) -> dict[str, Any]:
         "weights": summary["weights"],
         "trained_on": sorted(trained_on),
         "own_decoder": sorted(name for name, traits in TRAITS.items() if traits.own_decoder),
+        "below_floor": sorted(
+            one["family"] for one in metrics["families"] if not one["distances"]["above_floor"]
+        ),
         "figures": {
             "detection": detection_values(metrics["detection"]),
             "generation": generation_values(metrics["images"]) | flow_losses(outputs),

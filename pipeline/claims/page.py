@@ -9,10 +9,10 @@ import numpy as np
 
 from pipeline.claims.arms import ARMS, FULL, LEAVE_OUT
 from pipeline.claims.comparisons import (
-    CLAIMS,
     EVERYDAY,
     UNSEEN,
     Comparison,
+    claims_of,
     compare,
     figure_of,
     forgetting,
@@ -79,7 +79,8 @@ def write_page(workspace: Path) -> list[str]:
 
 def _profile(folder: Path, results: Sequence[ArmResult]) -> str:
     paired = [one for one in results if not moves_roles(one)]
-    comparisons = [found for claim in CLAIMS if (found := compare(paired, claim)) is not None]
+    claims = claims_of(paired)
+    comparisons = [found for claim in claims if (found := compare(paired, claim)) is not None]
     lines = [f"## Profile {folder.name}", ""]
     if comparisons or by_seed(paired):
         lines += _claims(comparisons, forgetting(paired), sorted({one.seed for one in paired}))
@@ -106,8 +107,11 @@ def _claims(
         "n | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    above = ""
     for one in comparisons:
-        name = f"**{one.claim.name}**" if one.claim.main else ""
+        name = one.claim.name if one.claim.name != above else ""
+        above = one.claim.name
+        name = f"**{name}**" if one.claim.main else name
         word = f"**{one.verdict}**" if one.claim.main else one.verdict
         more = ""
         if one.hierarchical:

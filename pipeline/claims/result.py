@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,9 @@ class ArmResult:
     scores: Scores
     """P(fake) of every judged image, 7 decimals: what the bootstrap over sources needs. Never of
     fakes by this arm's own generator: a worse one would make a better-looking detector."""
+    below_floor: Sequence[str] = ()
+    """Families too poor to count among the unseen ones. The first results do not say: theirs that
+    count for claims were good enough."""
 
     def save(self, folder: Path) -> Path:
         """Writes `<arm>-seed<k>.json`, whole or not at all; the scores take one line."""
@@ -79,7 +82,8 @@ def load_result(path: Path) -> ArmResult:
     """Reads one; a `ValueError` names the file where it is broken or of another form."""
     raw = read_json(path)
     names = {field.name for field in fields(ArmResult)}
-    if not isinstance(raw, dict) or set(raw) != names:
+    needed = {field.name for field in fields(ArmResult) if field.default is MISSING}
+    if not isinstance(raw, dict) or not needed <= raw.keys() <= names:
         raise ValueError(f"{path} is no result of `make claims`: delete it, then run that again")
     result = ArmResult(**raw)
     if path != result_path(path.parent, result.arm, result.seed):
@@ -107,15 +111,15 @@ def load_results(folder: Path) -> list[ArmResult]:
     return found
 
 
-def check_joins(
+def apart(
     folder: Path,
     *,
     base: str,
     code: str,
     arms: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
-) -> None:
-    """Raises ValueError where a result that is there cannot stand beside those of a new run.
+) -> str:
+    """Which result that is there cannot stand beside those of a new run, and the ways out, or "".
 
     Args:
         base: fingerprint of the run's parameters, as `ArmResult.base`.
@@ -133,11 +137,13 @@ def check_joins(
             if other
         ]
         if differs:
-            raise ValueError(
-                f"{result_path(folder, one.arm, one.seed)} is of other {', '.join(differs)}: check "
-                f"out revision {short(one.revision)} to add to those results, or delete them (git "
-                "keeps them) to begin anew with today's"
+            return (
+                f"{result_path(folder, one.arm, one.seed)} is of other {', '.join(differs)}. To "
+                f"add to those results, clone the repository again, check out revision "
+                f"{short(one.revision)} there and copy {RESULTS / folder.name} into it; to begin "
+                "anew with today's, delete them here (git keeps them)"
             )
+    return ""
 
 
 def short(revision: str) -> str:

@@ -34,7 +34,7 @@ from pipeline.claims.result import (
     COLLECT,
     RESULTS,
     ArmResult,
-    check_joins,
+    apart,
     result_path,
     results_code,
 )
@@ -93,7 +93,7 @@ def run_plan(plan: Plan) -> list[str]:
     if plan.jobs > 1 and not (values["cluster"]["num_cpus"] or os.environ.get("RAY_ADDRESS")):
         share = max(1, (os.cpu_count() or 1) // plan.jobs)
         values = overridden(values, {"cluster.num_cpus": share})
-    check_joins(
+    others = apart(
         plan.results,
         base=plan.fingerprint,
         code=code,
@@ -109,7 +109,11 @@ def run_plan(plan: Plan) -> list[str]:
             else:
                 todo.append(_Order(arm, seed, params.fingerprint(), text))
     if not todo:
+        if others:
+            print(f"[claims] nothing to run; mind that {others}", flush=True)
         return []
+    if others:
+        raise ValueError(others)
     home = plan.workspace / "runs" / "claims" / plan.profile.stem
     home.mkdir(parents=True, exist_ok=True)
     try:

@@ -92,7 +92,7 @@ def _course(phases: Mapping[str, Mapping[str, float]], matrix: Mapping[str, Any]
             paragraph(
                 "AUROC: higher is better, for the detector. Flow loss, and the kernel distance "
                 "(KD) of what it draws to real validation images: lower is better, for the "
-                "generator. Bars are 95 % intervals over sources.",
+                "generator. The KD's bars are 95 % intervals over sources.",
                 class_="note",
             ),
         ]

@@ -20,6 +20,7 @@ from pipeline.report.html import (
 )
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.numbers import Measured, seconds, with_range
+from unigendet.forgeries.quality import LEAST_VARIETY
 
 SHOWN = 6
 MOST_GIVEN = 40
@@ -90,6 +91,7 @@ def _table(families: list[dict[str, Any]]) -> Markup:
                 f"{distances['kd']['n']} of {family['n_total']}",
                 with_range(Measured.read(distances["kd"])),
                 f"{distances['relative']:.2f}",
+                f"{distances['variety']:.2f}",
                 "good enough" if distances["above_floor"] else "below the floor",
                 seconds(family["fit_seconds"]),
                 seconds(family["make_seconds"]),
@@ -100,12 +102,24 @@ def _table(families: list[dict[str, Any]]) -> Markup:
         [
             element("h3", "How near they come"),
             table(
-                ["Family", "Role", "n", "KD", "Relative", "Quality", "Fitted in", "Made in"],
+                [
+                    "Family",
+                    "Role",
+                    "n",
+                    "KD",
+                    "Relative",
+                    "Variety",
+                    "Quality",
+                    "Fitted in",
+                    "Made in",
+                ],
                 rows,
                 left=(0, 1),
                 caption="Kernel distance to real images of the same set; relative to images "
-                f"painted over with their mean colour. Above {floor:g} a family is too poor for "
-                "its fakes to count.",
+                "painted over with their mean colour. Variety: distance to the nearest image of "
+                f"another source, relative to real images. Above {floor:g} and below "
+                f"{LEAST_VARIETY:g} a family is too poor: its fakes have their own row among the "
+                "detection figures and are not in the row of all.",
             ),
         ]
     )

@@ -99,7 +99,7 @@ def _distances(images: dict[str, Any]) -> Markup:
 
 
 def _diga(images: dict[str, Any]) -> Markup:
-    """The paired difference that DIGA made, where the state before it was kept."""
+    """The paired difference over the last DIGA phase, where the state before it was kept."""
     raw = images["relations"].get("diga_change")
     if raw is None:
         return Markup("")
@@ -109,14 +109,17 @@ def _diga(images: dict[str, Any]) -> Markup:
         "What the last DIGA phase changed", "KD after minus KD before", {"": change}, mark=0.0
     )
     if change.high < 0:
-        verdict = "The whole interval is below 0: on this seed DIGA brought the images nearer."
+        verdict = "The whole interval is below 0: on this seed the phase brought the images nearer."
     elif change.low > 0:
-        verdict = "The whole interval is above 0: on this seed DIGA took the images farther away."
+        verdict = (
+            "The whole interval is above 0: on this seed the phase took the images farther away."
+        )
     else:
-        verdict = "The interval holds 0: this run does not show whether DIGA helped."
+        verdict = "The interval holds 0: this run does not show whether the phase helped."
     return figure(
         chart,
-        f"Same captions, same noise, before and after. {verdict} One seed is no proof either way.",
+        f"Same captions, same noise, before and after. {verdict} It trains with the flow loss as "
+        "well, so this says nothing of the alignment by itself: `make claims` tells them apart.",
     )
 
 

@@ -83,6 +83,15 @@ def test_every_sample_is_recorded_and_unparsed_counts_as_wrong() -> None:
     assert row.verdicts["answer_agrees_with_score"].value == pytest.approx(0.75)
 
 
+def test_a_poor_family_stands_for_itself_alone_unless_all_are_poor() -> None:
+    samples = [_sample("a", 250), _sample("f", 10, "flow", "a"), _sample("g", 255, "gan", "a")]
+    records = judge(Brightness(), samples, frozenset({"flow", "gan"}), home=True)
+    for poor, fakes in (((), 2), (("gan",), 1), (("flow", "gan"), 2)):
+        rows = {row.generator: row for row in detection_table(records, uncounted=poor, draws=5)}
+        assert set(rows) == {"flow", "gan", ALL}
+        assert (rows[ALL].fakes, rows[ALL].reals) == (fakes, 1)
+
+
 def test_without_answers_there_are_no_verdicts() -> None:
     samples = [_sample("a", 250), _sample("f", 10, "flow", "a")]
     records = judge(Brightness(), samples, frozenset({"flow"}), home=True, explain=False)

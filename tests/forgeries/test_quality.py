@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from unigendet.forgeries.quality import FLAT, flat_colours, measure_distances
+from unigendet.forgeries.quality import FLAT, flat_colours, measure_distances, nearest_other
 from unigendet.metrics.generation import FeatureSet
 
 
@@ -34,5 +35,22 @@ def test_a_family_below_the_floor_is_flagged() -> None:
 def test_nothing_counts_where_flat_images_look_real() -> None:
     same = {"near": _features(0.0, seed=2)}
     found = measure_distances(_features(0.0), _features(0.0, 60, seed=5), same, floor=0.7, seed=0)
-    if found[FLAT].kd.value <= 0:
-        assert not found["near"].above_floor
+    assert found[FLAT].kd.value <= 0
+    assert not found["near"].above_floor
+
+
+def test_a_family_that_repeats_a_few_real_images_is_flagged() -> None:
+    real = _features(0.0, 48)
+    few = FeatureSet(_features(0.0, 6, seed=2).rows.repeat(8, axis=0), real.groups)
+    found = measure_distances(real, _features(2.0, seed=1), {"few": few}, floor=0.7, seed=0)["few"]
+    assert found.relative < 0.7, "the distance alone would let it pass"
+    assert found.variety < 1e-3 and not found.above_floor
+
+
+def test_crops_of_one_source_are_no_collapse() -> None:
+    rows = _features(0.0, 12).rows
+    crops = FeatureSet(rows.repeat(4, axis=0), tuple(f"s{n // 4}" for n in range(48)))
+    assert nearest_other(crops) == pytest.approx(
+        nearest_other(FeatureSet.independent(rows, "s")), rel=1e-5
+    )
+    assert nearest_other(FeatureSet(rows, ("one",) * 12)) == 0.0

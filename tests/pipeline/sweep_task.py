@@ -24,7 +24,8 @@ FAILS_AT_FIRST, WAITS, DIES = 1, 2, 5
 def toy(config: dict[str, Any], home: Path) -> None:
     """Two rungs and an end; `WAITS` does not pass its first rung until there is a file `go`.
 
-    `FAILS_AT_FIRST` fails until then, as on a disk that is full. `DIES` is killed before it reports, as for want of memory.
+    `FAILS_AT_FIRST` fails until then, as on a disk that is full. `DIES` is killed before it
+    reports, as for want of memory.
     """
     from ray import tune
 

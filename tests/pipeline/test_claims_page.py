@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 
 from pipeline.claims.comparisons import CLAIMS, compare, figure_of, forgetting, verdict
 from pipeline.claims.page import PAGE, write_page
-from pipeline.claims.result import RESULTS, ArmResult
+from pipeline.claims.result import RESULTS, ArmResult, load_result
 from unigendet.metrics.paired import PairedDifference
 
 SOURCES = [f"tile{place:02d}" for place in range(20)]
@@ -130,6 +130,28 @@ def test_own_and_learned_families_are_not_counted_as_unseen() -> None:
     )
     by_hand = (gan[:, None] > real).mean() + (gan[:, None] == real).mean() / 2
     assert figure_of(result, "auroc_unseen") == pytest.approx(by_hand)
+
+
+def test_a_family_below_the_floor_is_not_counted(tmp_path: Path) -> None:
+    one = _result("full", 11, apart=0.3, kd=0.1)
+    good = {**one.scores["home"], "vqar": {name: [0.0] for name in SOURCES}}
+    poor = replace(one, scores={**one.scores, "home": good}, below_floor=["vqar"])
+    assert figure_of(poor, "auroc_unseen") == figure_of(one, "auroc_unseen")
+    assert figure_of(replace(poor, below_floor=[]), "auroc_unseen") < 0.7
+    path = poor.save(tmp_path)
+    assert load_result(path) == poor
+    path.write_text(path.read_text().replace('  "below_floor": [\n    "vqar"\n  ],\n', ""))
+    assert load_result(path).below_floor == ()  # as the first results
+
+
+def test_an_arm_on_request_is_held_against_the_full_method(tmp_path: Path) -> None:
+    results = [
+        replace(one, arm="live_teacher" if one.arm == "no_diga" else one.arm) for one in _pairs(4)
+    ]
+    text = _page(tmp_path, results)
+    row = next(line for line in text.splitlines() if "`full` against `live_teacher`" in line)
+    assert "KD of generated images" in row and row.endswith("| hurts |")
+    assert "DIGA helps generation" not in text
 
 
 def test_the_interval_over_seeds_and_sources_holds_the_mean() -> None:

@@ -133,16 +133,29 @@ def test_other_parameters_or_code_are_refused_with_the_way_out(plan: Plan) -> No
     changed = dict(plan.base)
     changed["evaluate"] = {**changed["evaluate"], "generated": 9}
     with pytest.raises(ValueError, match=r"full-seed11.json is of other parameters.*delete"):
-        run_plan(replace(plan, base=changed))
+        run_plan(replace(plan, base=changed, seeds=(11, 13)))
     path = plan.results / "full-seed12.json"
     path.write_text(path.read_text().replace(load_result(path).code, "0" * 16))
     with pytest.raises(ValueError, match=r"full-seed12.json is of other code"):
-        run_plan(plan)
+        run_plan(replace(plan, arms=named_arms(["full", "no_smsa"])))
     # Other seeds may be of other code: their arms are compared with each other.
     assert run_plan(replace(plan, seeds=(13,))) == []
     with pytest.raises(ValueError, match="made by other code") as error:
         load_results(plan.results)
     assert "full-seed12.json" in str(error.value) and "no_diga-seed12.json" in str(error.value)
+
+
+def test_where_all_is_there_other_code_is_told_and_nothing_runs(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_plan(plan)
+    monkeypatch.setattr(runner._Runner, "_repro", _refuse)
+    monkeypatch.setattr(runner, "results_code", lambda root: "f" * 16)
+    capsys.readouterr()
+    assert run_plan(plan) == []
+    said = capsys.readouterr().out
+    assert "nothing to run; mind that" in said and "is of other code" in said
+    assert "copy docs/results/smoke into it" in said
 
 
 def test_what_could_not_stand_beside_the_results_is_refused_before_it_runs(

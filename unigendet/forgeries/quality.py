@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from unigendet.metrics.bootstrap import Estimate
 from unigendet.metrics.generation import FeatureSet, frechet_distance, kernel_distances
 
+LEAST_VARIETY = 0.25
+"""A family whose `Distances.variety` is below it has collapsed: real images have 1, images that
+repeat a few others nearly 0."""
 FLAT = "flat colours"
 """Name of the reference among the distances: images that keep only a mean colour."""
 
@@ -23,8 +26,11 @@ class Distances:
     fd: float
     relative: float
     """`kd` over that of the flat colours."""
+    variety: float
+    """Mean distance of an image to the nearest one of another source, over that of real images."""
     above_floor: bool
-    """Whether `relative` is below the floor: only then do a family's fakes count."""
+    """Whether `relative` is below the floor and `variety` above `LEAST_VARIETY`: only then do a
+    family's fakes count among those of several families."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,29 @@ def measure_distances(
     """
     sets = {FLAT: flat, **fakes}
     table = kernel_distances(real, sets, seed=seed)
+    apart = nearest_other(real)
     worst = table.estimates[FLAT].value
     found = {}
     for name, features in sets.items():
         kd = table.estimates[name]
         relative = kd.value / worst if worst > 0 else float(np.finfo(np.float32).max)
         fd = frechet_distance(real.rows, features.rows)
-        found[name] = Distances(kd, fd, relative, relative < floor)
+        variety = nearest_other(features) / apart if apart > 0 else 0.0
+        good = relative < floor and variety >= LEAST_VARIETY
+        found[name] = Distances(kd, fd, relative, variety, good)
     return found
+
+
+def nearest_other(images: FeatureSet) -> float:
+    """Mean distance from an image's features to the nearest ones of another source.
+
+    Crops of one source, and fakes made from them, may well be alike. 0 where all have one source.
+    """
+    rows, groups = images.rows.astype(np.float64), np.asarray(images.groups)
+    squares = np.sum(rows**2, axis=1)
+    distances = squares[:, None] + squares - 2.0 * rows @ rows.T
+    distances[groups[:, None] == groups] = np.inf
+    nearest = distances.min(axis=1)
+    if not np.isfinite(nearest).all():
+        return 0.0
+    return float(np.sqrt(nearest.clip(min=0.0)).mean())
