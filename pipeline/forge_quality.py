@@ -87,6 +87,7 @@ def _judge_set(
             distances=distances[family],
             flat=distances[FLAT].kd,
             floor=forge.quality_floor,
+            least_variety=LEAST_VARIETY,
             fit_loss=fitted[family].fit_loss,
             fit_seconds=fitted[family].fit_seconds,
             make_seconds=fitted[family].make_seconds,

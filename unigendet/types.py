@@ -291,7 +291,7 @@ class EvalRecord:
     key: str
     source_id: str
     suite: str
-    """`in_domain`, `cross_generator` or `cross_dataset`."""
+    """`in_domain`, `cross_generator`, `cross_dataset`, or a benchmark's label."""
     generator: str
     fake: bool
     score: float

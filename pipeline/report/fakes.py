@@ -20,7 +20,6 @@ from pipeline.report.html import (
 )
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.numbers import Measured, seconds, with_range
-from unigendet.forgeries.quality import LEAST_VARIETY
 
 SHOWN = 6
 MOST_GIVEN = 40
@@ -97,7 +96,7 @@ def _table(families: list[dict[str, Any]]) -> Markup:
                 seconds(family["make_seconds"]),
             ]
         )
-    floor = families[0]["floor"]
+    floor, least = families[0]["floor"], families[0]["least_variety"]
     return join(
         [
             element("h3", "How near they come"),
@@ -118,7 +117,7 @@ def _table(families: list[dict[str, Any]]) -> Markup:
                 caption="Kernel distance to real images of the same set; relative to images "
                 "painted over with their mean colour. Variety: distance to the nearest image of "
                 f"another source, relative to real images. Above {floor:g} and below "
-                f"{LEAST_VARIETY:g} a family is too poor: its fakes have their own row among the "
+                f"{least:g} a family is too poor: its fakes have their own row among the "
                 "detection figures and are not in the row of all.",
             ),
         ]

@@ -115,6 +115,7 @@ def _write_data(outputs: Path) -> None:
             | {"above_floor": True},
             "flat": kd,
             "floor": 0.4,
+            "least_variety": 0.25,
             "fit_loss": 0.1,
             "fit_seconds": 3.0,
             "make_seconds": 1.0,

@@ -48,6 +48,8 @@ class FamilyQuality:
     flat: Estimate
     """Kernel distance of the flat colours."""
     floor: float
+    """Least `distances.relative` that is too much."""
+    least_variety: float
     fit_loss: float
     fit_seconds: float
     make_seconds: float
