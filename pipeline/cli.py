@@ -39,8 +39,8 @@ def plan(
             help="Make activations anew in the backward; by default as the profile says.",
         ),
     ] = None,
-    caption_tokens: Annotated[int, typer.Option(min=0, help="Words of a caption.")] = 64,
-    answer_tokens: Annotated[int, typer.Option(min=0, help="Words of an answer.")] = 96,
+    caption_tokens: Annotated[int, typer.Option(min=0, help="Tokens of a caption.")] = 64,
+    answer_tokens: Annotated[int, typer.Option(min=0, help="Tokens of an answer.")] = 96,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in bytes.")] = False,
 ) -> None:
     """Say what training a profile takes: memory of each GPU, whether it fits, checkpoints."""

@@ -146,7 +146,7 @@ def train_diga(
     settings: DigaSettings,
     more_fakes: Sequence[Path] = (),
 ) -> Pretrained:
-    """DIGA from the model folder `start`, which is also the frozen teacher.
+    """DIGA from the model folder `start`, which is the teacher too unless `settings` name another.
 
     The model returned holds the average of its weights and has an alignment head as wide as the
     teacher's features: `start`'s own or a fresh one.

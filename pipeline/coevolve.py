@@ -1,4 +1,4 @@
-"""Stage coevolve: rounds of GDUF, DIGA with the frozen detector as teacher, and fresh fakes."""
+"""Stage coevolve: rounds of GDUF, DIGA with a teacher (the detector, unless told), fresh fakes."""
 
 from __future__ import annotations
 

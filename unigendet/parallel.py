@@ -70,7 +70,7 @@ def shard(model: nn.Module, *, device: torch.device | str, bf16: bool) -> None:
     """Share `model`'s parameters out over all ranks, in place (FSDP2); every rank has to call it.
 
     A block is whole only while it runs, on `device`. Parameters on the meta device stay there,
-    as shards, until `materialise`.
+    as shards, until `to_empty` gives them memory.
 
     Args:
         bf16: compute with bfloat16 copies; the shards themselves, their gradients and what the

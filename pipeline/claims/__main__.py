@@ -30,7 +30,14 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--profile", default="tiny", help="name in profiles/, or a params file")
-    shared.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), metavar="SEED")
+    shared.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(SEEDS),
+        metavar="SEED",
+        help=f"default {' '.join(map(str, SEEDS))}",
+    )
     shared.add_argument(
         "--weights", type=Path, help="a sweep's best.yaml: the loss weights of every arm"
     )

@@ -45,11 +45,12 @@ A difference is full method minus control, mean over seeds. Student's interval d
 the last column ("helps", "hurts", "no effect shown"): it is over seeds, on these test images. A
 bootstrap over seeds and images stands beside it where single scores enter. Fewer than
 {FEWEST_SEEDS} seeds give no interval. Intervals are of 95 % each and not corrected for their
-number. Unseen families are those that the detector did not learn from and that the project's own
-autoencoder did not decode; fakes by an arm's own co-evolved generator are in no figure here. The
-everyday photographs are too few to say anything of others. KD and FD are on EfficientNet-Lite0
-features of images drawn without guidance, and flatter the arm `efficientnet_teacher`; the flow loss
-is on test images at fixed timesteps and noise; lower is better.
+number. Unseen families are those that the detector did not learn from, that the project's own
+autoencoder did not decode and that reach the floor of quality; fakes by an arm's own co-evolved
+generator are in no figure here. The everyday photographs are too few to say anything of others. KD
+and FD are on EfficientNet-Lite0 features of images drawn without guidance, and flatter the arm
+`efficientnet_teacher`; the flow loss is on test images at fixed timesteps and noise; lower is
+better.
 """
 _NOTHING = """
 No results yet: `make claims` runs the five arms at five seeds (some hours on two cores), goes on

@@ -116,9 +116,9 @@ def _table(families: list[dict[str, Any]]) -> Markup:
                 left=(0, 1),
                 caption="Kernel distance to real images of the same set; relative to images "
                 "painted over with their mean colour. Variety: distance to the nearest image of "
-                f"another source, relative to real images. Above {floor:g} and below "
-                f"{least:g} a family is too poor: its fakes have their own row among the "
-                "detection figures and are not in the row of all.",
+                f"another source, relative to real images. From a relative distance of {floor:g} "
+                f"on, or below a variety of {least:g}, a family is too poor: its fakes have their "
+                "own row among the detection figures and are not in the row of all.",
             ),
         ]
     )
