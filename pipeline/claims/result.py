@@ -111,7 +111,7 @@ def load_results(folder: Path) -> list[ArmResult]:
     return found
 
 
-def apart(
+def mismatch(
     folder: Path,
     *,
     base: str,

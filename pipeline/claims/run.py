@@ -34,7 +34,7 @@ from pipeline.claims.result import (
     COLLECT,
     RESULTS,
     ArmResult,
-    apart,
+    mismatch,
     result_path,
     results_code,
 )
@@ -93,7 +93,7 @@ def run_plan(plan: Plan) -> list[str]:
     if plan.jobs > 1 and not (values["cluster"]["num_cpus"] or os.environ.get("RAY_ADDRESS")):
         share = max(1, (os.cpu_count() or 1) // plan.jobs)
         values = overridden(values, {"cluster.num_cpus": share})
-    others = apart(
+    others = mismatch(
         plan.results,
         base=plan.fingerprint,
         code=code,

@@ -111,8 +111,13 @@ def _write_data(outputs: Path) -> None:
             "own_decoder": family == "flow",
             "evaluated_set": "test",
             "n_total": COUNT,
-            "distances": {"kd": kd, "fd": 3.0, "relative": 0.2, "variety": 0.9}
-            | {"above_floor": True},
+            "distances": {
+                "kd": kd,
+                "fd": 3.0,
+                "relative": 0.2,
+                "variety": 0.9,
+                "above_floor": True,
+            },
             "flat": kd,
             "floor": 0.4,
             "least_variety": 0.25,
